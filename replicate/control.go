@@ -1,0 +1,85 @@
+package replicate
+
+import "hastd/metadata"
+
+// Facts is everything one side tells the other before the verdict.
+type Facts struct {
+	Node       string           `json:"node"`
+	NodeID     metadata.NodeID  `json:"node_id"`
+	Role       metadata.Role    `json:"role"`
+	Resource   string           `json:"resource"`
+	Resuid     metadata.ID      `json:"resuid"`
+	DataSize   int64            `json:"data_size"`
+	Size       int64            `json:"size"` // agreed, 0 when not yet
+	SectorSize uint32           `json:"sector_size"`
+	Localcnt   uint64           `json:"localcnt"`
+	Remotecnt  uint64           `json:"remotecnt"`
+	Epoch      metadata.Epoch   `json:"epoch"`
+	Marks      metadata.Marks   `json:"marks"`
+	Lineage    metadata.Lineage `json:"lineage"`
+	Pair       metadata.ID      `json:"pair"`
+	PairPrev   metadata.ID      `json:"pair_prev"`
+	Instance   metadata.ID      `json:"instance"` // of this opening of the component
+	Mode       string           `json:"mode"`
+
+	// Of a primary: whether its provider was opened since promotion, whether it
+	// has read or acknowledged from its own replica alone since then, and the epoch
+	// of its last agreement with the peer.
+	Opened      bool           `json:"opened"`
+	Alone       bool           `json:"alone"`
+	AgreedEpoch metadata.Epoch `json:"agreed_epoch"`
+
+	DirtyBytes int64 `json:"dirty_bytes"` // for people
+}
+
+// Begin is the primary's conclusion: both computed the same verdict, and this is
+// what the secondary makes durable before it answers Ready.
+type Begin struct {
+	Verdict string         `json:"verdict"` // must equal the secondary's own
+	Epoch   metadata.Epoch `json:"epoch"`
+	Pair    metadata.ID    `json:"pair"`
+	PairOld metadata.ID    `json:"pair_old"` // the primary's present one, to become the predecessor
+	Full    bool           `json:"full"`     // everything is copied
+	Size    int64          `json:"size"`
+	Sector  uint32         `json:"sector"`
+	// On adoption: what the secondary becomes.
+	Resuid   metadata.ID      `json:"resuid,omitempty"`
+	Localcnt uint64           `json:"localcnt,omitempty"`
+	Lineage  metadata.Lineage `json:"lineage,omitempty"`
+	HashSeed uint64           `json:"hash_seed"` // of the block hashes of this connection
+}
+
+// Ready tells that the secondary made its part durable and sent its map.
+type Ready struct {
+	Localcnt  uint64 `json:"localcnt"`
+	Remotecnt uint64 `json:"remotecnt"`
+}
+
+// SyncEnd carries what the other side needs for its step of the end of a sync.
+type SyncEnd struct {
+	Localcnt uint64           `json:"localcnt"` // the source's
+	Lineage  metadata.Lineage `json:"lineage,omitempty"`
+	Pair     metadata.ID      `json:"pair"`
+}
+
+// PairID carries a pair id both sides are to have.
+type PairID struct {
+	Pair metadata.ID `json:"pair"`
+}
+
+// RoleChange tells the peer the sender's new role.
+type RoleChange struct {
+	Role metadata.Role `json:"role"`
+}
+
+// Renegotiate starts the next agreement on a session.
+type Renegotiate struct {
+	Conn   uint32 `json:"conn"`
+	Reason string `json:"reason"`
+}
+
+// TakeOver: the record both sides keep after the primary's disk failed.
+type TakeOver struct {
+	Localcnt uint64           `json:"localcnt"`
+	Lineage  metadata.Lineage `json:"lineage,omitempty"`
+}
