@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -301,7 +302,7 @@ func fileComponent(t testing.TB, dir string, size int64, buffered bool) *Compone
 	if err := CreateFileComponent(path, size); err != nil {
 		t.Fatal(err)
 	}
-	c, err := OpenComponent(ComponentOptions{Path: path, buffered: buffered})
+	c, err := OpenComponent(ComponentOptions{Path: path, Log: slog.New(slog.DiscardHandler), buffered: buffered})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,145 @@
+package blockdev
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// image makes a sparse file and lets a program write on it.
+func image(t *testing.T, size int64, name string, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skipf("needs %s", name)
+	}
+	path := filepath.Join(t.TempDir(), "image")
+	if err := CreateFileComponent(path, size); err != nil {
+		t.Fatal(err)
+	}
+	run(t, name, append(args, path)...)
+	return path
+}
+
+func probe(t *testing.T, path string) Probed {
+	t.Helper()
+	p, err := Probe(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func expect(t *testing.T, path string, want ...Found) {
+	t.Helper()
+	got := probe(t, path).Found
+	ok := len(got) == len(want)
+	for i := 0; ok && i < len(got); i++ {
+		ok = got[i] == want[i]
+	}
+	if !ok {
+		t.Errorf("found %+v, want %+v", got, want)
+	}
+}
+
+func TestProbeRealFilesystems(t *testing.T) {
+	t.Run("empty", func(t *testing.T) { expect(t, image(t, 1<<20, "true")) })
+	t.Run("tiny", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "tiny")
+		for n := range 600 {
+			if err := os.WriteFile(path, []byte(strings.Repeat("x", n)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, path)
+		}
+	})
+	t.Run("ext4", func(t *testing.T) {
+		expect(t, image(t, 64<<20, "mkfs.ext4", "-q"), Found{What: "ext4", End: 64 << 20})
+	})
+	t.Run("ext4 smaller than its device", func(t *testing.T) {
+		path := image(t, 64<<20, "mkfs.ext4", "-q")
+		run(t, "resize2fs", path, "48M")
+		expect(t, path, Found{What: "ext4", End: 48 << 20})
+		p := probe(t, path)
+		if len(p.Reaching(48<<20)) != 0 || len(p.Reaching(48<<20-4096)) != 1 {
+			t.Error("Reaching does not tell where the filesystem ends")
+		}
+	})
+	t.Run("ext3", func(t *testing.T) {
+		expect(t, image(t, 64<<20, "mkfs.ext3", "-q"), Found{What: "ext3", End: 64 << 20})
+	})
+	t.Run("ext2 with blocks of 1 KiB", func(t *testing.T) {
+		expect(t, image(t, 16<<20, "mkfs.ext2", "-q", "-b", "1024"), Found{What: "ext2", End: 16 << 20})
+	})
+	t.Run("xfs", func(t *testing.T) {
+		expect(t, image(t, 320<<20, "mkfs.xfs", "-q", "-d", "size=310m"), Found{What: "xfs", End: 310 << 20})
+	})
+	t.Run("swap", func(t *testing.T) {
+		expect(t, image(t, 16<<20, "mkswap"), Found{What: "swap", End: 16 << 20})
+	})
+}
+
+func sfdisk(t *testing.T, size int64, script string) string {
+	t.Helper()
+	path := image(t, size, "true")
+	if _, err := exec.LookPath("sfdisk"); err != nil {
+		t.Skip("needs sfdisk")
+	}
+	cmd := exec.Command("sfdisk", "--quiet", path)
+	cmd.Stdin = strings.NewReader(script)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("sfdisk: %v\n%s", err, out)
+	}
+	return path
+}
+
+func TestProbePartitionTables(t *testing.T) {
+	mbr := sfdisk(t, 64<<20, "label: dos\nstart=2048, size=20480\nstart=30720, size=2048\n")
+	expect(t, mbr, Found{What: "MBR partition table", End: 32768 * 512})
+	gpt := sfdisk(t, 64<<20, "label: gpt\nstart=2048, size=20480\nstart=30720, size=2048\n")
+	expect(t, gpt,
+		Found{What: "GPT partition table", End: 32768 * 512},
+		Found{What: "GPT backup header", Start: 64<<20 - 512, End: 64 << 20})
+}
+
+func TestProbeSignatures(t *testing.T) {
+	write := func(size int64, at int64, data string) string {
+		path := image(t, size, "true")
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt([]byte(data), at); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const size = 8 << 20
+	expect(t, write(size, 0, "LUKS\xba\xbe\x00\x02"), Found{What: "LUKS"})
+	expect(t, write(size, 512, "LABELONE"+strings.Repeat("\x00", 12)+"\x20\x00\x00\x00LVM2 001"+strings.Repeat("u", 32)+"\x00\x00\x70\x00\x00\x00\x00\x00"),
+		Found{What: "LVM physical volume", End: 7 << 20})
+	expect(t, write(size, 64<<10+0x40, "_BHRfS_M"), Found{What: "btrfs"})
+	expect(t, write(size, 4096, "\xfc\x4e\x2b\xa9\x01\x00\x00\x00"), Found{What: "md raid member"})
+	expect(t, write(size, size-8192, "\xfc\x4e\x2b\xa9\x01\x00\x00\x00"), Found{What: "md raid member", Start: size - 8192, End: size})
+	expect(t, write(size, size-64<<10, "\xfc\x4e\x2b\xa9"), Found{What: "md raid member", Start: size - 64<<10, End: size})
+}
+
+func FuzzProbe(f *testing.F) {
+	f.Add([]byte("XFSB"), []byte("EFI PART"), int64(0), int64(512))
+	f.Fuzz(func(t *testing.T, a, b []byte, atA, atB int64) {
+		disk := make([]byte, 128<<10)
+		copy(disk[uint64(atA)%uint64(len(disk)):], a)
+		copy(disk[uint64(atB)%uint64(len(disk)):], b)
+		for _, sector := range []int64{512, 4096} {
+			for _, p := range probes {
+				for _, found := range p(area{disk, disk, int64(len(disk)), sector}) {
+					if found.End < 0 || found.Start < 0 {
+						t.Fatalf("%+v", found)
+					}
+				}
+			}
+		}
+	})
+}
