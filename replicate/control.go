@@ -1,6 +1,11 @@
 package replicate
 
-import "hastd/metadata"
+import (
+	"encoding/json"
+	"fmt"
+
+	"hastd/metadata"
+)
 
 // Facts is everything one side tells the other before the verdict.
 type Facts struct {
@@ -29,6 +34,9 @@ type Facts struct {
 	Alone       bool           `json:"alone"`
 	AgreedEpoch metadata.Epoch `json:"agreed_epoch"`
 
+	// Diskless: the sender is a primary whose own disk failed; its counters are
+	// those it had.
+	Diskless   bool  `json:"diskless,omitempty"`
 	DirtyBytes int64 `json:"dirty_bytes"` // for people
 }
 
@@ -49,22 +57,21 @@ type Begin struct {
 	HashSeed uint64           `json:"hash_seed"` // of the block hashes of this connection
 }
 
-// Ready tells that the secondary made its part durable and sent its map.
-type Ready struct {
-	Localcnt  uint64 `json:"localcnt"`
-	Remotecnt uint64 `json:"remotecnt"`
+// MapPart is a stretch of the secondary's dirty map: little-endian words of 64
+// bits from the word First on, at most MaxMapPart of them.
+type MapPart struct {
+	First int    `json:"first"`
+	Bits  []byte `json:"bits"`
 }
+
+// MaxMapPart is how many words of the dirty map one message carries at most.
+const MaxMapPart = 4096
 
 // SyncEnd carries what the other side needs for its step of the end of a sync.
 type SyncEnd struct {
 	Localcnt uint64           `json:"localcnt"` // the source's
 	Lineage  metadata.Lineage `json:"lineage,omitempty"`
 	Pair     metadata.ID      `json:"pair"`
-}
-
-// PairID carries a pair id both sides are to have.
-type PairID struct {
-	Pair metadata.ID `json:"pair"`
 }
 
 // RoleChange tells the peer the sender's new role.
@@ -82,4 +89,59 @@ type Renegotiate struct {
 type TakeOver struct {
 	Localcnt uint64           `json:"localcnt"`
 	Lineage  metadata.Lineage `json:"lineage,omitempty"`
+}
+
+// MaxControl bounds the JSON of a control message, in bytes.
+const MaxControl = 64 << 10
+
+// DecodeControl reads the JSON of a control message. Kinds that carry none give
+// nil for an empty body.
+func DecodeControl(kind MsgKind, body []byte) (any, error) {
+	var v any
+	switch kind {
+	case MsgFacts:
+		v = new(Facts)
+	case MsgBegin:
+		v = new(Begin)
+	case MsgMap:
+		v = new(MapPart)
+	case MsgSyncEnd, MsgSyncEnded:
+		v = new(SyncEnd)
+	case MsgTakeOver, MsgTookOver:
+		v = new(TakeOver)
+	case MsgRole:
+		v = new(RoleChange)
+	case MsgRenegotiate:
+		v = new(Renegotiate)
+	default:
+		if len(body) > 0 {
+			return nil, fmt.Errorf("message %d carries %d bytes it must not", kind, len(body))
+		}
+		return nil, nil
+	}
+	if len(body) > MaxControl {
+		return nil, fmt.Errorf("message %d is %d bytes long, more than %d", kind, len(body), MaxControl)
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return nil, fmt.Errorf("message %d: %w", kind, err)
+	}
+	switch v := v.(type) {
+	case *MapPart:
+		if len(v.Bits) == 0 || len(v.Bits)%8 != 0 || len(v.Bits) > 8*MaxMapPart || v.First < 0 {
+			return nil, fmt.Errorf("map message of %d bytes at word %d", len(v.Bits), v.First)
+		}
+	case *Facts:
+		if len(v.Lineage) > metadata.MaxGenerations || v.Role > metadata.Primary {
+			return nil, fmt.Errorf("facts out of bounds")
+		}
+	case *Begin:
+		if len(v.Lineage) > metadata.MaxGenerations {
+			return nil, fmt.Errorf("lineage of %d generations", len(v.Lineage))
+		}
+	case *SyncEnd:
+		if len(v.Lineage) > metadata.MaxGenerations {
+			return nil, fmt.Errorf("lineage of %d generations", len(v.Lineage))
+		}
+	}
+	return v, nil
 }

@@ -16,7 +16,9 @@ const (
 	EffCommit
 	// EffSend: send Msg on Session. Its Buf, if any, is held until the bytes left.
 	EffSend
-	// EffReply: request Req ended with Err. Its buffer goes back to the front end.
+	// EffReply: request Req ended with Err. Its buffer goes back to the front end. If
+	// Buf is set, that message body is what was read: Len bytes to be copied into
+	// the request's buffer; it stays the machine's.
 	EffReply
 	// EffRelease: Buf (the body of a message, or memory from EffAlloc) is done with.
 	EffRelease
@@ -56,7 +58,7 @@ type DiskOp uint8
 // buffer is laid out as the window itself (WindowSize bytes, less at the end of
 // the device).
 const (
-	DiskRead  DiskOp = iota + 1 // Len bytes into Buf
+	DiskRead  DiskOp = iota + 1 // Len bytes into Buf; if Buf is zero, into memory the shell allocates
 	DiskWrite                   // Len bytes from Buf
 	DiskZero                    // leave zeroes
 	DiskFlush

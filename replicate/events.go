@@ -36,8 +36,9 @@ const (
 	// EffProviderStop); never longer than MaxRequest allows.
 	EvRequest EventKind = iota + 1
 	// EvDone: an operation on the component's data (EffDisk) ended. Op, Err; Mask
-	// for OpReadHash (blocks that are all zero) and OpCompare (blocks that
-	// differ).
+	// for DiskReadHash (blocks that are all zero) and DiskCompare (blocks that
+	// differ, and in Zeroes which of these are all zero here). Buf where the shell
+	// allocated the memory.
 	EvDone
 	// EvCommitted: a metadata commit (EffCommit) ended. Op, Err.
 	EvCommitted
@@ -122,6 +123,7 @@ type Event struct {
 	Off      int64
 	Len      int64
 	Mask     uint64
+	Zeroes   uint64
 	Text     string
 	Msg      Msg
 	Image    *metadata.Image

@@ -20,7 +20,7 @@ const (
 	MsgZero                     // Seq, Off, Len, Flags
 	MsgFlush                    // Seq: cover everything sent before
 	MsgRead                     // Seq, Off, Len
-	MsgClean                    // Seq: every write up to it is flushed on both replicas
+	MsgClean                    // Seq: the flush it named is durable on both; Seqs: writes before it that are not
 
 	// Answers of the secondary.
 	MsgReceived // Seqs: are in memory (memsync)
@@ -39,15 +39,14 @@ const (
 	// Agreement. Control is set.
 	MsgFacts       // Facts
 	MsgBegin       // *Begin: the primary's conclusion and what the secondary must make durable
-	MsgMap         // body: pages of the secondary's dirty map: Off is the first block, Len bytes of bits
-	MsgReady       // *Ready: the secondary did
+	MsgMap         // *MapPart: of the secondary's dirty map
+	MsgReady       // the secondary made its part durable and sent its map
 	MsgFlow        // data flows from here on
 	MsgSyncEnd     // *SyncEnd: step 1 of 3 of the end of a sync is durable
-	MsgSyncEnded   // step 2 is durable
+	MsgSyncEnded   // *SyncEnd: step 2 is durable
 	MsgSyncClear   // both superblocks say so: clear the maps
-	MsgPair        // *PairID: the pair id both have now
-	MsgTakeOver    // the primary's disk failed: keep the record for both
-	MsgTookOver    // done, durably
+	MsgTakeOver    // *TakeOver: the primary's disk failed: keep the record for both
+	MsgTookOver    // *TakeOver: done, durably
 	MsgRole        // *RoleChange: the sender's role changed
 	MsgRenegotiate // *Renegotiate: begin the agreement anew on this session
 	MsgDiskFailed  // the sender's disk failed: last message of the session
