@@ -1,0 +1,136 @@
+package transport
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+)
+
+// noise is n incompressible bytes.
+func noise(seed uint64, n int) []byte {
+	b := make([]byte, n)
+	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
+	_, _ = r.Read(b)
+	return b
+}
+
+func text(n int) []byte { return bytes.Repeat([]byte("all work and no play "), n/21+1)[:n] }
+
+// Bodies of every size that matters pass in every form, both ways at once, and
+// every token is told exactly once.
+func TestSessionCarriesBodies(t *testing.T) {
+	bodies := [][]byte{
+		nil, noise(1, 1), make([]byte, 512), text(4096), noise(2, 4096), make([]byte, 4096),
+		noise(3, 65536), text(readBuffer - 1), noise(4, readBuffer+5), text(1 << 20), make([]byte, 1<<20), noise(5, 3<<20), text(5 << 20),
+	}
+	for _, sum := range []string{"none", "crc32c", "xxh3", "sha256"} {
+		for _, pack := range []string{"none", "hole", "lz4", "zstd"} {
+			t.Run(sum+"/"+pack, func(t *testing.T) {
+				a, b := options("alpha"), options("bravo")
+				a.Checksum, a.Compression = sum, pack
+				b.Checksum, b.Compression = sum, pack
+				p := newPair(t, a, b)
+				x, y := p.connect()
+				ex, ey := serve(x, newSink()), serve(y, newSink())
+				var told atomic.Int64
+				sent := int64(0)
+				for _, e := range []*end{ex, ey} {
+					var out []Out
+					for i, body := range bodies {
+						o := Out{Frame: Frame{Kind: 7, Flags: 3, Conn: 9, Seq: uint64(i), Off: -5, Len: 1 << 30, Mask: 1 << 63, Aux: 42}}
+						o.Done = DoneFunc(func() { told.Add(1) })
+						for at := 0; at < len(body); { // in several pieces
+							n := min(len(body)-at, len(body)/3+1)
+							o.Body = append(o.Body, body[at:at+n])
+							at += n
+						}
+						out = append(out, o)
+						sent++
+					}
+					e.s.Send(out)
+				}
+				for _, e := range []*end{ex, ey} {
+					for i, body := range bodies {
+						got := e.h.next(t)
+						want := Frame{Kind: 7, Flags: 3, Conn: 9, Seq: uint64(i), Off: -5, Len: 1 << 30, Mask: 1 << 63, Aux: 42}
+						want.Zero = pack != "none" && len(body) > 0 && allZero([][]byte{body})
+						if got.Frame != want || !bytes.Equal(got.body, body) {
+							t.Fatalf("frame %d: got %+v with %d bytes, want %+v with %d", i, got.Frame, len(got.body), want, len(body))
+						}
+					}
+				}
+				x.Close("done")
+				var bye *PeerClosed
+				if err := ey.wait(t); !errors.As(err, &bye) || bye.Reason != "done" {
+					t.Errorf("the peer ended with %v", err)
+				}
+				if err := ex.wait(t); !errors.Is(err, ErrClosed) {
+					t.Errorf("the closing side ended with %v", err)
+				}
+				if told.Load() != sent {
+					t.Errorf("%d tokens told, %d frames sent", told.Load(), sent)
+				}
+				if pack == "lz4" || pack == "zstd" {
+					if w, r := a.Metrics.BytesSent.Load(), a.Metrics.BodySent.Load(); w > r*3/4 {
+						t.Errorf("%d body bytes took %d on the wire", r, w)
+					}
+				}
+			})
+		}
+	}
+}
+
+// What was sent before Close arrives before the reason does.
+func TestCloseDeliversWhatWasSent(t *testing.T) {
+	p := newPair(t, options("alpha"), options("bravo"))
+	for round := range 20 {
+		x, y := p.connect()
+		ex, ey := serve(x, newSink()), serve(y, newSink())
+		body := noise(uint64(round), 100_000)
+		var out []Out
+		for i := range 50 {
+			out = append(out, Out{Frame: Frame{Seq: uint64(i)}, Body: [][]byte{body}})
+		}
+		x.Send(out)
+		x.Close(fmt.Sprint("round ", round))
+		for i := range out {
+			if got := ey.h.next(t); got.Seq != uint64(i) || !bytes.Equal(got.body, body) {
+				t.Fatalf("round %d: frame %d is %d", round, i, got.Seq)
+			}
+		}
+		var bye *PeerClosed
+		if err := ey.wait(t); !errors.As(err, &bye) || bye.Reason != fmt.Sprint("round ", round) {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		ex.wait(t)
+		p.d.Kick()
+	}
+}
+
+// Both ends know the same session and what the other one said of itself.
+func TestHelloTellsFacts(t *testing.T) {
+	p := newPair(t, options("alpha"), options("bravo"))
+	x, y := p.connect()
+	hx, hy := x.Hello(), y.Hello()
+	if hx.Node != "bravo" || hy.Node != "alpha" || hx.Role != "secondary" || hx.Build != "test-bravo" ||
+		hy.Build != "test-alpha" || hx.SharedHash["size"] != "1" || hx.Session != hy.Session || hx.Session == "" ||
+		hx.Version != MaxVersion || hy.Version != MaxVersion || !hx.Secured || hx.Instance == hy.Instance || hx.Remote != hy.Local {
+		t.Errorf("dialer heard %+v, listener %+v", hx, hy)
+	}
+	x.Close("unserved")
+	var bye *PeerClosed
+	if err := serve(y, newSink()).wait(t); !errors.As(err, &bye) {
+		t.Errorf("ended with %v", err)
+	}
+	if err := x.Serve(newSink()); !errors.Is(err, ErrClosed) {
+		t.Errorf("serving a closed session gave %v", err)
+	}
+	told := 0
+	x.Send([]Out{{Done: DoneFunc(func() { told++ })}})
+	if told != 1 {
+		t.Errorf("a frame sent after the end was told %d times", told)
+	}
+}
