@@ -1,0 +1,315 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"hastd/cmd/internal/build"
+	"hastd/cmd/internal/exit"
+	"hastd/metadata"
+	"hastd/replicate"
+)
+
+// Backend is what the server controls. Errors are *exit.Error where the
+// administrator can do something about them; Command also returns
+// *replicate.Refusal and the context's errors.
+type Backend interface {
+	Node() string
+	// Status returns all resources of the node in the order of the configuration.
+	Status(ctx context.Context) []Resource
+	// Resource returns one; false if no such is configured on this node.
+	Resource(ctx context.Context, name string) (Resource, bool)
+	// Command waits until the command is carried out, refused, or ctx ends.
+	Command(ctx context.Context, name string, c replicate.Command) error
+	// Subscribe gives the events from now on. The channel is closed when the
+	// daemon stops; stop ends the subscription.
+	Subscribe() (events <-chan Event, stop func())
+	Reload(ctx context.Context) (ReloadResult, error)
+}
+
+// writeTimeout bounds how long a client may take to read an answer or an event.
+const writeTimeout = 10 * time.Second
+
+type server struct {
+	b   Backend
+	log *slog.Logger
+}
+
+// NewHandler serves the API over b.
+func NewHandler(b Backend, log *slog.Logger) http.Handler {
+	s := &server{b, log}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/version", s.version)
+	mux.HandleFunc("GET /v1/resources", s.status)
+	mux.HandleFunc("GET /v1/resources/{name}", s.resource)
+	mux.HandleFunc("POST /v1/resources/{name}/{command}", s.command)
+	mux.HandleFunc("GET /v1/events", s.events)
+	mux.HandleFunc("POST /v1/reload", s.reload)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		notFound(w, exit.New(exit.Usage, "docs/api.md lists the requests", "no such request: %s %s", printable(r.Method), printable(r.URL.Path)))
+	})
+	return mux
+}
+
+func (s *server) version(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, Version{build.Read(), s.b.Node(), 1})
+}
+
+func (s *server) status(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel, err := bound(r)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer cancel()
+	answer(w, http.StatusOK, Status{s.b.Node(), s.b.Status(ctx)})
+}
+
+func (s *server) resource(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel, err := bound(r)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer cancel()
+	s.answerResource(ctx, w, r.PathValue("name"))
+}
+
+func (s *server) answerResource(ctx context.Context, w http.ResponseWriter, name string) {
+	res, ok := s.b.Resource(ctx, name)
+	if !ok {
+		notFound(w, s.unknown(name))
+		return
+	}
+	answer(w, http.StatusOK, res)
+}
+
+func (s *server) unknown(name string) error {
+	return exit.New(exit.Usage, "hastctl list shows the resources of this node",
+		"resource %q is not configured on node %s", printable(name), s.b.Node())
+}
+
+// command carries one command out and answers with the resource as it then is.
+func (s *server) command(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	ctx, cancel, err := bound(r)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer cancel()
+	if _, ok := s.b.Resource(ctx, name); !ok {
+		notFound(w, s.unknown(name))
+		return
+	}
+	c, err := parseCommand(w, r)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	if err := s.b.Command(ctx, name, c); err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = exit.New(exit.Again, "it may still be carried out: look at hastctl status, then try again with a longer --timeout",
+				"%s of %s on node %s was not done in time", r.PathValue("command"), name, s.b.Node())
+		}
+		fail(w, err)
+		return
+	}
+	s.answerResource(ctx, w, name)
+}
+
+// parseCommand reads the body that belongs to the command in the path.
+func parseCommand(w http.ResponseWriter, r *http.Request) (replicate.Command, error) {
+	var c replicate.Command
+	switch r.PathValue("command") {
+	case "role":
+		var req RoleRequest
+		if err := readBody(w, r, &req); err != nil {
+			return c, err
+		}
+		role, err := metadata.ParseRole(req.Role)
+		if err != nil {
+			return c, exit.New(exit.Usage, "write init, secondary or primary", "unknown role %q", printable(req.Role))
+		}
+		return replicate.Command{Kind: replicate.CmdRole, Role: role, Force: req.Force}, nil
+	case "connect":
+		return replicate.Command{Kind: replicate.CmdConnect}, readBody(w, r, &struct{}{})
+	case "disconnect":
+		return replicate.Command{Kind: replicate.CmdDisconnect}, readBody(w, r, &struct{}{})
+	case "resume":
+		var req ResumeRequest
+		err := readBody(w, r, &req)
+		return replicate.Command{Kind: replicate.CmdResume, WithError: req.Error}, err
+	case "recover":
+		var req RecoverRequest
+		if err := readBody(w, r, &req); err != nil {
+			return c, err
+		}
+		if !req.DiscardLocal {
+			return c, exit.New(exit.Usage, "add --discard-local on the node whose changes are to be given up",
+				"recover gives up the changes of one node, and it was not said that they are this node's")
+		}
+		return replicate.Command{Kind: replicate.CmdRecover}, nil
+	}
+	return c, exit.New(exit.Usage, "docs/api.md lists the requests", "no such command: %s", printable(r.PathValue("command")))
+}
+
+// readBody decodes a JSON body; an empty one leaves v as it is.
+func readBody(w http.ResponseWriter, r *http.Request, v any) error {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, MaxBody))
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if err == nil {
+		if _, err = d.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
+		err = errors.New("more than one JSON value")
+	}
+	return exit.New(exit.Usage, "docs/api.md shows the bodies", "body of %s %s: %v", r.Method, printable(r.URL.Path), err)
+}
+
+func (s *server) reload(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel, err := bound(r)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer cancel()
+	res, err := s.b.Reload(ctx)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	if res.Changed == nil {
+		res.Changed = []string{}
+	}
+	if res.Restart == nil {
+		res.Restart = []string{}
+	}
+	answer(w, http.StatusOK, res)
+}
+
+// events streams one JSON object a line until the client leaves.
+func (s *server) events(w http.ResponseWriter, r *http.Request) {
+	events, stop := s.b.Subscribe()
+	defer stop()
+	rc := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "application/jsonl")
+	w.WriteHeader(http.StatusOK)
+	enc := json.NewEncoder(w)
+	for {
+		rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if rc.Flush() != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case ev, ok := <-events:
+			if !ok {
+				return
+			}
+			if enc.Encode(ev) != nil {
+				return
+			}
+		}
+	}
+}
+
+// bound gives the context of a request, which ends after ?timeout=.
+func bound(r *http.Request) (context.Context, context.CancelFunc, error) {
+	d := DefaultTimeout
+	if s := r.URL.Query().Get("timeout"); s != "" {
+		var err error
+		if d, err = time.ParseDuration(s); err != nil || d <= 0 || d > MaxTimeout {
+			return nil, nil, exit.New(exit.Usage, fmt.Sprintf("write for example timeout=30s, at most %v", MaxTimeout), "timeout %q is not usable", printable(s))
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), d)
+	return ctx, cancel, nil
+}
+
+// HTTPStatus is the HTTP status that goes with an exit code.
+func HTTPStatus(c exit.Code) int {
+	switch c {
+	case exit.Usage: // an unknown name is 404
+		return http.StatusBadRequest
+	case exit.Unreachable:
+		return http.StatusServiceUnavailable
+	case exit.CantCreate:
+		return http.StatusInsufficientStorage
+	case exit.IO:
+		return http.StatusBadGateway
+	case exit.Again:
+		return http.StatusConflict
+	case exit.Refused:
+		return http.StatusForbidden
+	case exit.Config:
+		return http.StatusUnprocessableEntity
+	}
+	return http.StatusInternalServerError
+}
+
+// classify turns what the backend returned into what the client is told.
+func classify(err error) Failure {
+	f := Failure{Error: err.Error(), Hint: exit.HintOf(err), Code: exit.CodeOf(err)}
+	var refusal *replicate.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		f.Hint = refusal.Hint
+		switch refusal.Code {
+		case replicate.RefusedBusy:
+			f.Code = exit.Again
+		case replicate.RefusedPolicy:
+			f.Code = exit.Refused
+		case replicate.RefusedIO:
+			f.Code = exit.IO
+		default:
+			f.Code = exit.Internal
+		}
+	case errors.Is(err, context.DeadlineExceeded):
+		f.Code = exit.Again
+	}
+	return f
+}
+
+func fail(w http.ResponseWriter, err error) {
+	f := classify(err)
+	answer(w, HTTPStatus(f.Code), f)
+}
+
+func notFound(w http.ResponseWriter, err error) {
+	answer(w, http.StatusNotFound, classify(err))
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v) // a client that left is its own loss
+}
+
+// maxShown is how much of a client's own words a message repeats, in bytes.
+const maxShown = 80
+
+func printable(s string) string {
+	if len(s) > maxShown {
+		s = s[:maxShown] + "…"
+	}
+	b := []rune(s)
+	for i, r := range b {
+		if r < ' ' || r == 0x7f {
+			b[i] = '?'
+		}
+	}
+	return string(b)
+}

@@ -1,0 +1,180 @@
+// Package component makes and shows the metadata of local components without a
+// daemon: hastctl create and hastctl dump. It opens a component as the daemon
+// does, for itself alone, so it is refused while a daemon holds it.
+//
+// It never changes a byte of the data area, and never decides which replica is
+// right.
+package component
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"hastd/blockdev"
+	"hastd/cmd/internal/exit"
+	"hastd/conf"
+	"hastd/metadata"
+)
+
+// Place says which component of which resource is meant.
+type Place struct {
+	Resource string
+	Node     string
+	Local    string // path of the component
+	Metadata string // path of the metadata device, or conf.MetadataInternal
+}
+
+func (p *Place) internal() bool { return p.Metadata == conf.MetadataInternal }
+
+func (p *Place) String() string { return fmt.Sprintf("resource %s on node %s", p.Resource, p.Node) }
+
+// opened is a place with its devices open and its metadata area located.
+type opened struct {
+	Place
+	data, meta *blockdev.Component // the same one for internal metadata
+	layout     metadata.Layout
+}
+
+func (p *Place) open(readOnly bool) (*opened, error) {
+	o := &opened{Place: *p}
+	var err error
+	if o.data, err = p.openOne(p.Local, readOnly); err != nil {
+		return nil, err
+	}
+	o.meta = o.data
+	if !p.internal() {
+		if o.meta, err = p.openOne(p.Metadata, readOnly); err != nil {
+			o.data.Close()
+			return nil, err
+		}
+	}
+	if o.layout, err = p.layout(o.data.Size(), o.meta.Size()); err != nil {
+		o.close()
+		return nil, err
+	}
+	return o, nil
+}
+
+func (p *Place) layout(dataSize, metaSize int64) (metadata.Layout, error) {
+	var l metadata.Layout
+	var err error
+	path := p.Local
+	if p.internal() {
+		l, err = metadata.Internal(dataSize)
+	} else {
+		path = p.Metadata
+		l, err = metadata.External(metaSize, dataSize)
+	}
+	var small *metadata.TooSmallError
+	if errors.As(err, &small) {
+		return l, exit.New(exit.CantCreate, fmt.Sprintf("make it at least %d bytes larger", small.Need-small.Have),
+			"%s: %s has %d bytes, at least %d are needed", p, path, small.Have, small.Need)
+	}
+	if err != nil {
+		return l, exit.New(exit.CantCreate, "", "%s: %s: %w", p, path, err)
+	}
+	return l, nil
+}
+
+func (p *Place) openOne(path string, readOnly bool) (*blockdev.Component, error) {
+	c, err := blockdev.OpenComponent(blockdev.ComponentOptions{Path: path, ReadOnly: readOnly, Log: silent})
+	if err == nil {
+		return c, nil
+	}
+	var busy *blockdev.BusyError
+	switch {
+	case errors.As(err, &busy):
+		hint := "stop what holds it, then try again"
+		if len(busy.Users) == 0 {
+			hint = "find what holds it with lsblk, fuser or losetup -l, stop it, then try again"
+		}
+		if strings.Contains(strings.Join(busy.Users, " "), "hastd") {
+			hint = "hastd holds it: the resource is in use. Stop hastd first (systemctl stop hastd)"
+		}
+		return nil, &exit.Error{Code: exit.Again, Text: fmt.Sprintf("%s: %v", p, busy), Hint: hint, Err: err}
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &exit.Error{Code: exit.CantCreate, Text: fmt.Sprintf("%s: %s does not exist", p, path), Hint: missingHint(p, path), Err: err}
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &exit.Error{Code: exit.IO, Text: fmt.Sprintf("%s: %s may not be opened by this user", p, path), Hint: "run hastctl as root", Err: err}
+	}
+	return nil, p.ioError("open", path, err)
+}
+
+func missingHint(p *Place, path string) string {
+	if inDev(path) {
+		return "is the disk attached and its name right? Make the volume first, or correct the path in the configuration"
+	}
+	if path != p.Local {
+		return fmt.Sprintf("hastctl create %s makes it", p.Resource)
+	}
+	return fmt.Sprintf("hastctl create %s --size 1GiB makes a file for a device of that size", p.Resource)
+}
+
+func inDev(path string) bool {
+	return strings.HasPrefix(path, "/dev/") && !strings.HasPrefix(path, "/dev/shm/")
+}
+
+// ioError tells a full disk from a broken one.
+func (p *Place) ioError(what, path string, err error) error {
+	code, hint := exit.IO, "look at the kernel log (dmesg) for errors of the disk"
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		code, hint = exit.CantCreate, "the disk below it is full: make room (df -h), or put the component elsewhere"
+	case errors.Is(err, syscall.EROFS):
+		hint = "it is read-only: mount its filesystem writable, or blockdev --setrw"
+	case errors.Is(err, syscall.EFBIG):
+		code, hint = exit.CantCreate, "its filesystem does not allow files of that size"
+	}
+	// The path stands in the error of the system too; say it once.
+	return &exit.Error{Code: code, Text: fmt.Sprintf("%s: %s %s: %v", p, what, path, cause(err)), Hint: hint, Err: err}
+}
+
+// cause is the innermost error, without the paths and operations around it.
+func cause(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}
+
+func (o *opened) close() {
+	if o.meta != o.data {
+		o.meta.Close()
+	}
+	o.data.Close()
+}
+
+// image reads the whole metadata area. What cannot be read is missing in it, as
+// the daemon would see it.
+func (o *opened) image() (*metadata.Image, error) {
+	l := o.layout
+	img := &metadata.Image{Layout: l, SectorSize: uint32(o.data.SectorSize())}
+	var first error
+	read := func(off int64, n int64) []byte {
+		b := make([]byte, n)
+		if err := o.meta.ReadAt(b, off); err != nil {
+			if first == nil {
+				first = err
+			}
+			return nil
+		}
+		return b
+	}
+	for i := range 2 {
+		img.Super[i] = read(l.Super[i], metadata.SuperblockSize)
+		img.Log[i] = read(l.Log[i], metadata.LogSize)
+	}
+	if img.Map = read(l.Map, l.MapPages*metadata.PageSize); img.Map == nil {
+		img.Map = make([]byte, l.MapPages*metadata.PageSize)
+	}
+	if img.Super[0] == nil && img.Super[1] == nil {
+		return nil, o.ioError("read metadata of", o.meta.Path(), first)
+	}
+	return img, nil
+}

@@ -1,0 +1,263 @@
+package component
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"hastd/blockdev"
+	"hastd/cmd/internal/exit"
+	"hastd/cmd/internal/human"
+	"hastd/cmd/internal/signature"
+	"hastd/metadata"
+)
+
+var silent = slog.New(slog.DiscardHandler)
+
+// CreateOptions says what hastctl create was asked for.
+type CreateOptions struct {
+	Place
+	Size        int64 // of the provider; makes a missing file component. 0: it must exist
+	ExtentSize  int64
+	Keepdirty   int
+	AssumeClean bool
+	Force       bool
+	Out         io.Writer // where it tells what it found and did
+}
+
+// Create writes the metadata of a new replica. Errors are *exit.Error.
+func Create(opts CreateOptions) (err error) {
+	c := &creation{CreateOptions: opts}
+	defer func() {
+		if err != nil {
+			for _, path := range c.made {
+				os.Remove(path)
+			}
+		}
+	}()
+	if err := c.makeFiles(); err != nil {
+		return err
+	}
+	o, err := c.open(false)
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	if c.Size > o.layout.DataSize {
+		return exit.New(exit.CantCreate, "leave --size out to use what is there, or give it a larger component",
+			"%s: %s holds %s of data, less than the %s asked for", &c.Place, c.Local, bytes(o.layout.DataSize), bytes(c.Size))
+	}
+	if err := c.inspect(o); err != nil {
+		return err
+	}
+	return c.write(o)
+}
+
+type creation struct {
+	CreateOptions
+	made []string // files to be removed if it fails
+}
+
+func (c *creation) say(format string, args ...any) {
+	fmt.Fprintf(c.Out, "%s: "+format+"\n", append([]any{c.Resource}, args...)...)
+}
+
+// makeFiles makes what is missing and may be made: files, never devices.
+func (c *creation) makeFiles() error {
+	st, err := os.Stat(c.Local)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && c.Size > 0:
+		size := roundUp(c.Size)
+		if c.internal() {
+			size = metadata.ComponentSize(c.Size)
+		}
+		if err := c.makeFile(c.Local, size); err != nil {
+			return err
+		}
+	case errors.Is(err, fs.ErrNotExist):
+		return exit.New(exit.CantCreate, missingHint(&c.Place, c.Local), "%s: %s does not exist", &c.Place, c.Local)
+	}
+	if c.internal() {
+		return nil
+	}
+	if _, err := os.Stat(c.Metadata); !errors.Is(err, fs.ErrNotExist) {
+		return nil // whatever is wrong with it is told when it is opened
+	}
+	if st, err = os.Stat(c.Local); err != nil {
+		return c.ioError("look at", c.Local, err)
+	}
+	size := st.Size()
+	if st.Mode()&fs.ModeDevice != 0 {
+		d, err := c.openOne(c.Local, true)
+		if err != nil {
+			return err
+		}
+		size = d.Size()
+		d.Close()
+	}
+	return c.makeFile(c.Metadata, metadata.ExternalSize(size))
+}
+
+func (c *creation) makeFile(path string, size int64) error {
+	if inDev(path) {
+		return exit.New(exit.CantCreate, missingHint(&c.Place, path), "%s: %s does not exist, and a file in /dev is not a disk", &c.Place, path)
+	}
+	if err := blockdev.CreateFileComponent(path, roundUp(size)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			dir := filepath.Dir(path)
+			return &exit.Error{Code: exit.CantCreate, Err: err, Text: fmt.Sprintf("%s: the folder %s does not exist", &c.Place, dir),
+				Hint: "make it first: mkdir -p " + dir}
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			return &exit.Error{Code: exit.CantCreate, Err: err, Text: fmt.Sprintf("%s: this user may not make %s", &c.Place, path), Hint: "run hastctl as root"}
+		}
+		return c.ioError("make", path, err)
+	}
+	c.made = append(c.made, path)
+	c.say("made %s, a sparse file of %s", path, bytes(size))
+	var f syscall.Statfs_t
+	if syscall.Statfs(path, &f) == nil {
+		if free := int64(f.Bavail) * f.Bsize; free < size {
+			c.say("warning: its filesystem has only %s free; the replica fails when that is used up", bytes(free))
+		}
+	}
+	return nil
+}
+
+// inspect refuses what would destroy something.
+func (c *creation) inspect(o *opened) error {
+	found, err := signature.Probe(o.data)
+	if err != nil {
+		return c.ioError("read", c.Local, err)
+	}
+	for _, f := range found {
+		c.say("found %s of %s on %s", f.What, bytes(f.End), c.Local)
+	}
+	if err := c.inspectMetadata(o); err != nil {
+		return err
+	}
+	if len(found) == 0 || found[0].End <= o.layout.DataSize {
+		return nil
+	}
+	f, over := found[0], found[0].End-o.layout.DataSize
+	if c.Force {
+		c.say("warning: the %s reaches %d bytes beyond the %d that the device will have; forced", f.What, over, o.layout.DataSize)
+		return nil
+	}
+	where := "into the metadata area at its end"
+	if !c.internal() {
+		where = "beyond what can be replicated"
+	}
+	return exit.New(exit.Refused, shrinkHint(f, c.Local, o.layout.DataSize, o.data.IsDevice()),
+		"%s: the %s on %s reaches %d bytes %s: it has to be shrunk by that to %d bytes", &c.Place, f.What, c.Local, over, where, o.layout.DataSize)
+}
+
+// shrinkHint is the command that makes room, where there is one.
+func shrinkHint(f signature.Found, path string, to int64, device bool) string {
+	or := `put the metadata elsewhere (metadata = "PATH" in the configuration)`
+	switch f.Kind {
+	case signature.Ext:
+		return fmt.Sprintf("e2fsck -f %s && resize2fs %s %dK, then create again; or %s", path, path, to>>10, or)
+	case signature.NTFS:
+		return fmt.Sprintf("ntfsresize --size %d %s, then create again; or %s", to, path, or)
+	case signature.Btrfs:
+		return fmt.Sprintf("mount it and btrfs filesystem resize %d DIR, then create again; or %s", to, or)
+	case signature.LVM:
+		return fmt.Sprintf("pvresize --setphysicalvolumesize %db %s, then create again; or %s", to, path, or)
+	}
+	grow := metadata.ComponentSize(f.End) - f.End
+	if !device {
+		return fmt.Sprintf("it cannot be shrunk in place: truncate -s +%d %s, then create again; or %s", grow, path, or)
+	}
+	return fmt.Sprintf("it cannot be shrunk in place: make %s larger by %d bytes, then create again; or %s", path, grow, or)
+}
+
+// inspectMetadata refuses a component that holds another resource, or an older
+// life of this one.
+func (c *creation) inspectMetadata(o *opened) error {
+	img, err := o.image()
+	if err != nil {
+		return err
+	}
+	d, err := metadata.Inspect(img)
+	var old string
+	var hint string
+	switch {
+	case errors.Is(err, metadata.ErrNoMetadata):
+		return nil
+	case err != nil:
+		old = fmt.Sprintf("metadata of HAST that cannot be used (%v)", err)
+		hint = fmt.Sprintf("hastctl dump %s shows what is left; hastctl create %s --force makes it anew, and the peer then fills it", c.Resource, c.Resource)
+	default:
+		sb := &d.Super
+		old = fmt.Sprintf("the resource %s (resuid %v, localcnt %d, remotecnt %d, epoch %d, last %v, marks %v)",
+			sb.Resource, sb.Resuid, sb.Localcnt, sb.Remotecnt, sb.Epoch.Number, sb.PrevRole, sb.Marks)
+		hint = "if this replica may be given up, hastctl create " + c.Resource + " --force makes it anew, and the peer then fills it"
+		if sb.Resource != c.Resource {
+			hint = "is the path right? If that resource may be given up, hastctl create " + c.Resource + " --force"
+		}
+	}
+	if c.Force {
+		c.say("warning: %s held %s; forced", o.meta.Path(), old)
+		return nil
+	}
+	return exit.New(exit.Refused, hint, "%s: %s already holds %s", &c.Place, o.meta.Path(), old)
+}
+
+// write puts the new metadata down in an order that leaves no mixture of old and
+// new that could be taken for a replica: the old superblocks go first, the new
+// ones come last.
+func (c *creation) write(o *opened) error {
+	sb := metadata.Superblock{
+		Resource:   c.Resource,
+		SectorSize: uint32(o.data.SectorSize()),
+		ExtentSize: uint32(c.ExtentSize),
+		Keepdirty:  uint32(c.Keepdirty),
+	}
+	if c.AssumeClean {
+		sb.Marks |= metadata.AssumeClean
+	}
+	writes, err := metadata.Create(o.layout, sb)
+	if err != nil {
+		return exit.New(exit.CantCreate, "", "%s: %w", &c.Place, err)
+	}
+	var supers, others []metadata.Write
+	for _, w := range writes {
+		if w.Offset == o.layout.Super[0] || w.Offset == o.layout.Super[1] {
+			supers = append(supers, w)
+		} else {
+			others = append(others, w)
+		}
+	}
+	var wipe []metadata.Write
+	for _, w := range supers {
+		wipe = append(wipe, metadata.Write{Offset: w.Offset, Data: make([]byte, len(w.Data))})
+	}
+	for _, step := range [][]metadata.Write{wipe, others, supers} {
+		for _, w := range step {
+			if err := o.meta.WriteAt(w.Data, w.Offset); err != nil {
+				return c.ioError("write metadata to", o.meta.Path(), err)
+			}
+		}
+		if err := o.meta.Flush(); err != nil {
+			return c.ioError("flush metadata to", o.meta.Path(), err)
+		}
+	}
+	kind := "internal metadata"
+	if !c.internal() {
+		kind = "metadata in " + c.Metadata
+	}
+	c.say("created on %s: %s (%d bytes) of data, sectors of %d bytes, %s", c.Local, bytes(o.layout.DataSize), o.layout.DataSize, sb.SectorSize, kind)
+	return nil
+}
+
+func roundUp(n int64) int64 {
+	return (n + metadata.PageSize - 1) / metadata.PageSize * metadata.PageSize
+}
+
+func bytes(n int64) string { return human.Bytes(n) }
