@@ -1,0 +1,163 @@
+package conf
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestSelfByFlagAndHostName(t *testing.T) {
+	c := mustLoad(t, "example.toml")
+	for _, host := range []string{"bravo", "bravo.example.com"} {
+		if n, err := c.selfByHost(host); err != nil || n.Name != "bravo" {
+			t.Errorf("host %s: %v, %v", host, n, err)
+		}
+	}
+	if n, err := c.Self("charlie"); err != nil || n.Name != "charlie" {
+		t.Errorf("--node charlie: %v, %v", n, err)
+	}
+	_, err := c.Self("brvo")
+	var unknown *UnknownError
+	if !errors.As(err, &unknown) || err.Error() != `there is no node "brvo" in the configuration; did you mean "bravo"?` {
+		t.Errorf("--node brvo: %v", err)
+	}
+	_, err = c.selfByHost("db7.example.com")
+	want := `this host is called "db7.example.com", and no node is; name its node with --node (alpha, bravo, charlie), or add [node.db7] to example.toml`
+	if err == nil || err.Error() != want {
+		t.Errorf("strange host:\n got %v\nwant %s", err, want)
+	}
+}
+
+func TestPeerAndResourceOn(t *testing.T) {
+	c := mustLoad(t, "example.toml")
+	for self, want := range map[string]string{"alpha": "bravo", "bravo": "alpha"} {
+		if p, err := c.Peer("data", self); err != nil || p.Name != want {
+			t.Errorf("peer of %s: %v, %v", self, p, err)
+		}
+		if rs := c.ResourceOn(self); len(rs) != 1 || rs[0].Name != "data" {
+			t.Errorf("resources on %s: %v", self, rs)
+		}
+	}
+	if _, err := c.Peer("data", "charlie"); err == nil || !strings.Contains(err.Error(), "not on") {
+		t.Errorf("peer of the witness: %v", err)
+	}
+	if _, err := c.Peer("dta", "alpha"); err == nil || !strings.Contains(err.Error(), `did you mean "data"?`) {
+		t.Errorf("unknown resource: %v", err)
+	}
+	if rs := c.ResourceOn("charlie"); rs != nil {
+		t.Errorf("resources on the witness: %v", rs)
+	}
+}
+
+const overrides = `
+[cluster]
+name = "c"
+insecure = true
+[hastd]
+port = 9000
+http = ""
+[node.a]
+id = 5
+address = ["127.0.0.1"]
+hastd.port = 9001
+hastd.control = "/tmp/a/hastd.sock"
+vipd.hastd-grace = "1m"
+[node.b]
+id = 2
+address = ["127.0.0.2"]
+[node.b.hastd]
+http = "[::1]:9999"
+exec = "/usr/lib/hast/hook"
+[resource.r]
+provider = "nbd-server"
+metadata = "/meta"
+on.a = { local = "/a", metadata = "internal", provider-path = "127.0.0.1:10809" }
+on.b = { local = "/b" }
+[resource.r.sync]
+max-rate = "1GiB"
+verify-schedule = "0 3 * * sun"
+`
+
+func TestOverridesOfOneNode(t *testing.T) {
+	c, err := Parse("o.toml", []byte(overrides))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hastd, vipd := defaultHastd, defaultVipd
+	hastd.Port, hastd.HTTP = 9000, ""
+	equal(t, "general", c.Hastd, hastd)
+
+	a, b := c.node("a"), c.node("b")
+	equal(t, "order by id", c.Nodes, []*Node{b, a})
+	h, v := c.Effective(a)
+	ha, va := hastd, vipd
+	ha.Port, ha.Control, va.HastdGrace = 9001, "/tmp/a/hastd.sock", 60e9
+	equal(t, "hastd of a", h, ha)
+	equal(t, "vipd of a", v, va)
+	h, v = c.Effective(b)
+	hb := hastd
+	hb.HTTP, hb.Exec = "[::1]:9999", "/usr/lib/hast/hook"
+	equal(t, "hastd of b", h, hb)
+	equal(t, "vipd of b", v, vipd)
+
+	r := c.Resources[0]
+	equal(t, "components", r.On, [2]Component{
+		{Node: "b", Local: "/b", Metadata: "/meta", ProviderPath: "/run/hast/r.nbd"},
+		{Node: "a", Local: "/a", Metadata: MetadataInternal, ProviderPath: "127.0.0.1:10809"},
+	})
+	equal(t, "rate", r.Sync.MaxRate, int64(1<<30))
+	equal(t, "schedule", r.Sync.VerifySchedule.String(), "0 3 * * sun")
+}
+
+func TestSharedPart(t *testing.T) {
+	text := func(old, new string) string {
+		t.Helper()
+		s := strings.Replace(overrides, old, new, 1)
+		if s == overrides {
+			t.Fatalf("%q is not in the text", old)
+		}
+		return s
+	}
+	parse := func(s string) map[string]string {
+		t.Helper()
+		c, err := Parse("s.toml", []byte(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.SharedHash()
+	}
+	base := parse(overrides)
+	for _, tc := range []struct{ name, text, want string }{
+		{"nothing", overrides, ""},
+		{"local component", text(`local = "/a"`, `local = "/x"`), ""},
+		{"control socket", text("/tmp/a/hastd.sock", "/tmp/hastd.sock"), ""},
+		{"mode", text(`[resource.r]`, "[resource.r]\nreplication = \"async\""), "resource.r.replication"},
+		{"address and port", strings.Replace(text("127.0.0.2", "127.0.0.3"), "9001", "9002", 1), "node.a.hastd.port node.b.address"},
+		{"cluster", text(`"c"`, `"d"`), "cluster.name"},
+	} {
+		got := parse(tc.text)
+		if diff := strings.Join(DiffShared(base, got), " "); diff != tc.want {
+			t.Errorf("%s: differs in %q, want %q", tc.name, diff, tc.want)
+		}
+		if same := DigestShared(base) == DigestShared(got); same != (tc.want == "") {
+			t.Errorf("%s: digests equal: %v", tc.name, same)
+		}
+	}
+
+	c := mustLoad(t, "example.toml")
+	all, one := c.SharedHash(), c.SharedHashOf("data")
+	for _, k := range DiffShared(all, one) {
+		if !strings.HasPrefix(k, "group.") {
+			t.Errorf("%s is missing in the part of a resource", k)
+		}
+	}
+	for k, v := range all {
+		if len(v) > maxShared {
+			t.Errorf("%s is %d bytes long", k, len(v))
+		}
+	}
+	delete(one, "cluster.quorum")
+	if d := DiffShared(one, c.SharedHashOf("data")); len(d) != 1 || d[0] != "cluster.quorum" {
+		t.Errorf("a key of one side only: %v", d)
+	}
+}

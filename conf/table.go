@@ -1,0 +1,375 @@
+package conf
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"time"
+)
+
+// reader is one reading of a file: the decoded maps, where everything stands,
+// and what was found wrong so far.
+type reader struct {
+	file  string
+	where *position
+	errs  Errors
+	warns []string
+	// homes tells in which tables a key is known, for advice on misplaced ones.
+	homes map[string][]home
+	// unknown keys are judged at the end, when homes is complete.
+	unknown []unknownKey
+}
+
+type home struct {
+	kind string // the table's path with * for names that the user chose
+	at   path
+}
+
+type unknownKey struct {
+	at    path // of the table
+	key   string
+	known []string
+}
+
+func (r *reader) wrong(at path, problem, advice string) {
+	r.errs.add(&Mistake{File: r.file, Line: r.where.find(at).line, Key: at.String(), Problem: problem, Advice: advice})
+}
+
+func (r *reader) warn(at path, text string) {
+	r.warns = append(r.warns, fmt.Sprintf("%s:%d: %s: %s", r.file, r.where.find(at).line, at, text))
+}
+
+func (r *reader) line(at path) int { return r.where.find(at).line }
+
+// table reads the keys of one TOML table. A method for a key marks it as known;
+// done reports what is left. A table that does not stand in the file is read as
+// an empty one, so that all defaults are in one place.
+type table struct {
+	r       *reader
+	at      path
+	kind    string
+	m       map[string]any
+	known   []string
+	present bool
+}
+
+func (t *table) get(key string) (any, bool) {
+	if !slices.Contains(t.known, key) {
+		t.known = append(t.known, key)
+		if hs := t.r.homes[key]; !slices.ContainsFunc(hs, func(h home) bool { return h.kind == t.kind }) {
+			t.r.homes[key] = append(hs, home{t.kind, t.at})
+		}
+	}
+	v, ok := t.m[key]
+	return v, ok
+}
+
+func (t *table) has(key string) bool { _, ok := t.m[key]; return ok }
+
+func (t *table) wrong(key, problem, advice string) { t.r.wrong(t.at.with(key), problem, advice) }
+
+func (t *table) wrongType(key string, v any, want, example string) {
+	t.wrong(key, fmt.Sprintf("must be %s, not %s", want, typeName(v)), "write "+key+" = "+example)
+}
+
+// missing reports a key that has no default.
+func (t *table) missing(key, advice string) {
+	if !t.has(key) {
+		t.wrong(key, "is missing", advice)
+	}
+}
+
+// done reports every key that no method asked for.
+func (t *table) done() {
+	for _, k := range t.order() {
+		if !slices.Contains(t.known, k) {
+			t.r.unknown = append(t.r.unknown, unknownKey{t.at, k, t.known})
+		}
+	}
+}
+
+// order gives the keys of the table in the order of the file.
+func (t *table) order() []string {
+	here := t.r.where.find(t.at)
+	keys := make([]string, 0, len(t.m))
+	for k := range t.m {
+		keys = append(keys, k)
+	}
+	seq := func(k string) int {
+		if p := here.below[k]; p != nil {
+			return p.seq
+		}
+		return 0
+	}
+	slices.SortFunc(keys, func(a, b string) int {
+		if d := seq(a) - seq(b); d != 0 {
+			return d
+		}
+		if a < b {
+			return -1
+		}
+		return 1
+	})
+	return keys
+}
+
+// table reads a table below this one; it is empty if it does not stand there.
+func (t *table) table(key string) *table {
+	sub := &table{r: t.r, at: t.at.with(key), kind: t.kind + "." + key}
+	v, ok := t.get(key)
+	if !ok {
+		return sub
+	}
+	sub.m, sub.present = t.asTable(t.at.with(key), v)
+	return sub
+}
+
+func (t *table) asTable(at path, v any) (map[string]any, bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		return v, true
+	case []map[string]any:
+		t.r.wrong(at, "must be one table, not a list of tables", "write ["+at.String()+"] in single brackets, once")
+	default:
+		t.r.wrong(at, "must be a table, not "+typeName(v), "write ["+at.String()+"] and its keys on the lines below")
+	}
+	return nil, false
+}
+
+// named reads a table whose keys are names that the user chose, in the order of
+// the file. what says what the names are of.
+func (t *table) named(key, what string) []*table {
+	all := t.table(key)
+	var subs []*table
+	for _, name := range all.order() {
+		at := all.at.with(name)
+		if !ValidName(name) {
+			t.r.wrong(at, quote(name)+" cannot be the name of a "+what, nameAdvice)
+			continue
+		}
+		if m, ok := t.asTable(at, all.m[name]); ok {
+			subs = append(subs, &table{r: t.r, at: at, kind: all.kind + ".*", m: m, present: true})
+		}
+	}
+	return subs
+}
+
+// list reads an array of tables.
+func (t *table) list(key string) []*table {
+	v, ok := t.get(key)
+	if !ok {
+		return nil
+	}
+	at := t.at.with(key)
+	advice := "write [[" + at.String() + "]] and its keys on the lines below"
+	var elems []any
+	switch v := v.(type) {
+	case []map[string]any:
+		for _, m := range v {
+			elems = append(elems, m)
+		}
+	case []any:
+		elems = v
+	default:
+		t.wrong(key, "must be a list of tables, not "+typeName(v), advice)
+	}
+	var subs []*table
+	for i, e := range elems {
+		if m, ok := e.(map[string]any); ok {
+			subs = append(subs, &table{r: t.r, at: at.with(index(i)), kind: t.kind + "." + key, m: m, present: true})
+		} else {
+			t.r.wrong(at.with(index(i)), "must be a table, not "+typeName(e), advice)
+		}
+	}
+	return subs
+}
+
+func (t *table) text(key, def, example string) string {
+	v, ok := t.get(key)
+	if !ok {
+		return def
+	}
+	s, ok := v.(string)
+	if !ok {
+		t.wrongType(key, v, "a text in quotes", quote(example))
+		return def
+	}
+	return s
+}
+
+func (t *table) boolean(key string, def bool) bool {
+	v, ok := t.get(key)
+	if !ok {
+		return def
+	}
+	b, ok := v.(bool)
+	if !ok {
+		t.wrong(key, "must be true or false, not "+typeName(v), fmt.Sprintf("write %s = %t or %s = %t, without quotes", key, def, key, !def))
+		return def
+	}
+	return b
+}
+
+func (t *table) integer(key string, def, low, high int) int {
+	v, ok := t.get(key)
+	if !ok {
+		return def
+	}
+	n, ok := v.(int64)
+	switch {
+	case !ok:
+		t.wrong(key, "must be a whole number, not "+typeName(v), fmt.Sprintf("write %s = %d, without quotes", key, def))
+	case n < int64(low) || n > int64(high):
+		t.wrong(key, fmt.Sprintf("%d is out of range", n), fmt.Sprintf("write a number from %d to %d", low, high))
+	default:
+		return int(n)
+	}
+	return def
+}
+
+// duration reads a time span of at least low and at most high.
+func (t *table) duration(key string, def, low, high time.Duration) time.Duration {
+	v, ok := t.get(key)
+	if !ok {
+		return def
+	}
+	example := fmt.Sprintf("%q", FormatDuration(def))
+	if def == 0 {
+		example = `"30s"`
+	}
+	s, ok := v.(string)
+	if !ok {
+		t.wrongType(key, v, "a duration in quotes, a number with a unit", example)
+		return def
+	}
+	d, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		t.wrong(key, quote(s)+" is not a duration", "write a number with the unit us, ms, s, m or h, such as "+example)
+	case d < low || d > high:
+		t.wrong(key, quote(s)+" is out of range", fmt.Sprintf("write a duration from %q to %q", FormatDuration(low), FormatDuration(high)))
+	default:
+		return d
+	}
+	return def
+}
+
+// size reads an amount of bytes.
+func (t *table) size(key string, def, low, high int64) int64 {
+	v, ok := t.get(key)
+	if !ok {
+		return def
+	}
+	s, ok := v.(string)
+	if !ok {
+		t.wrongType(key, v, "a size in quotes, a number with a unit", `"`+FormatSize(def)+`"`)
+		return def
+	}
+	n, err := ParseSize(s)
+	switch {
+	case err != nil:
+		t.wrong(key, quote(s)+" is not a size", "write a number with the unit B, KiB, MiB, GiB or TiB, such as "+sizeExample(s, def))
+	case n < low || n > high:
+		t.wrong(key, quote(s)+" is out of range", fmt.Sprintf("write a size from %q to %q", FormatSize(low), FormatSize(high)))
+	default:
+		return n
+	}
+	return def
+}
+
+// choice reads a key with a fixed set of values; the first is the default.
+func choice[T ~string](t *table, key string, choices ...T) T {
+	s := T(t.text(key, string(choices[0]), string(choices[0])))
+	if slices.Contains(choices, s) {
+		return s
+	}
+	advice := "write " + quoteAll(choices)
+	if near, ok := nearest(string(s), choices); ok {
+		advice = fmt.Sprintf("did you mean %q? The choices are %s", near, quoteAll(choices))
+	}
+	t.wrong(key, quote(string(s))+" is not a choice here", advice)
+	return choices[0]
+}
+
+// file reads an absolute path. An empty one is good only if it is the default.
+func (t *table) file(key, def, example string) string {
+	s := t.text(key, def, example)
+	if s == def {
+		return s
+	}
+	if why := badPath(s); why != "" {
+		t.wrong(key, why, "write an absolute path, such as "+quote(example))
+		return def
+	}
+	return filepath.Clean(s)
+}
+
+// item is one text of a list, with its place.
+type item struct {
+	text string
+	at   path
+}
+
+// items reads a list of texts. Elements of another type are reported and left
+// out.
+func (t *table) items(key, example string) []item {
+	v, ok := t.get(key)
+	if !ok {
+		return nil
+	}
+	list, ok := v.([]any)
+	if !ok {
+		if s, isText := v.(string); isText && s != "" {
+			example = quote(s)
+		}
+		t.wrong(key, "must be a list, not "+typeName(v), "write "+key+" = ["+example+"]")
+		return nil
+	}
+	out := make([]item, 0, len(list))
+	for i, e := range list {
+		at := t.at.with(key, index(i))
+		if s, isText := e.(string); isText {
+			out = append(out, item{s, at})
+		} else {
+			t.r.wrong(at, "must be a text in quotes, not "+typeName(e), "write "+key+" = ["+example+"]")
+		}
+	}
+	return out
+}
+
+// isEmptyList says that the key stands there with a list of nothing.
+func (t *table) isEmptyList(key string) bool {
+	list, ok := t.m[key].([]any)
+	return ok && len(list) == 0
+}
+
+// distinct reads a list of texts of which each may stand there once and must
+// please good, or else advice is given.
+func (t *table) distinct(key, example, what, advice string, good func(string) bool) []string {
+	var out []string
+	for _, it := range t.items(key, example) {
+		switch {
+		case !good(it.text):
+			t.r.wrong(it.at, quote(it.text)+" cannot be the name of "+what, advice)
+		case slices.Contains(out, it.text):
+			t.r.wrong(it.at, quote(it.text)+" stands here twice", "remove one")
+		default:
+			out = append(out, it.text)
+		}
+	}
+	return out
+}
+
+// names reads a list of names that the user chose.
+func (t *table) names(key, example, what string) []string {
+	return t.distinct(key, quote(example), what, nameAdvice, ValidName)
+}
+
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+
+const nameAdvice = "use 1 to 63 letters, digits, '_', '.' or '-', beginning with a letter or digit"
+
+// ValidName says whether s can name a cluster, node, resource, group or
+// service: such a name is safe in paths, on command lines and in logs.
+func ValidName(s string) bool { return namePattern.MatchString(s) }
