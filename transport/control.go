@@ -131,11 +131,11 @@ func (s *Session) controlEnd(err error) {
 // sent before its goodbye is delivered.
 func (s *Session) peerBye(reason string) {
 	s.mu.Lock()
-	closing := s.state == stateClosing
+	over := s.dry || s.state == stateClosing // or both said it
 	s.setErr(&PeerClosed{Reason: reason})
 	s.lingerLocked()
 	s.mu.Unlock()
-	if closing { // both said it: nothing is left to wait for
+	if over {
 		s.end(nil)
 	}
 }

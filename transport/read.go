@@ -19,8 +19,9 @@ type reader struct {
 	h       Handler
 	conn    *net.TCPConn
 	buf     []byte
-	r, w    int  // buf[r:w] is unread
-	news    bool // frames were delivered since the last Batch
+	r, w    int    // buf[r:w] is unread
+	head    header // the frame at hand; here, as the handler gets a pointer to it
+	news    bool   // frames were delivered since the last Batch
 	un      unpacker
 	dig     digester
 	scratch []byte // the wire form of a compressed body longer than buf
@@ -52,6 +53,7 @@ func (s *Session) readLoop(h Handler) {
 func (s *Session) dataEnd(err error) {
 	s.mu.Lock()
 	byeHeard := s.state == stateOpen && s.err != nil
+	s.dry = true
 	s.mu.Unlock()
 	if byeHeard {
 		s.end(nil)
@@ -70,12 +72,12 @@ func (r *reader) frame() error {
 	if err := r.ensure(headerSize); err != nil {
 		return err
 	}
-	var h header
+	h := &r.head
 	if err := h.parse(r.buf[r.r:], MaxBody); err != nil {
 		return fmt.Errorf("%w on the data connection: %w", ErrProtocol, err)
 	}
 	r.r += headerSize
-	body, err := r.body(&h)
+	body, err := r.body(h)
 	if err != nil {
 		return err
 	}
@@ -86,11 +88,9 @@ func (r *reader) frame() error {
 	r.frames++
 	r.bodies += uint64(h.raw)
 	r.news = true
-	r.deliver(&h.Frame, body)
+	r.h.Frame(&h.Frame, body)
 	return nil
 }
-
-func (r *reader) deliver(f *Frame, body []byte) { r.h.Frame(f, body) }
 
 // body reads digest and body and checks one against the other.
 func (r *reader) body(h *header) ([]byte, error) {

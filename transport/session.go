@@ -77,6 +77,7 @@ type Session struct {
 	mu      sync.Mutex
 	state   state
 	serving bool
+	dry     bool // the data connection has nothing more to read
 	queue   []Out
 	err     error  // why it ends; the first reason stays
 	reason  string // of Close, for the bye
@@ -142,7 +143,8 @@ func (s *Session) Send(out []Out) {
 
 // Close ends the session: what was queued before is sent, the peer is told the
 // reason, then the connections close; all that takes closeLinger at most. It
-// does not wait: Serve returns when it is done. Later calls change nothing.
+// does not wait: Serve returns when it is done. Before Serve, Close sends the
+// reason alone. Later calls change nothing.
 func (s *Session) Close(reason string) {
 	s.mu.Lock()
 	if s.state != stateOpen {

@@ -89,6 +89,8 @@ func TestCloseDeliversWhatWasSent(t *testing.T) {
 	for round := range 20 {
 		x, y := p.connect()
 		ex, ey := serve(x, newSink()), serve(y, newSink())
+		y.Send([]Out{{}})
+		ex.h.next(t) // x is being served
 		body := noise(uint64(round), 100_000)
 		var out []Out
 		for i := range 50 {
