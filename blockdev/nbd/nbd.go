@@ -45,7 +45,7 @@ const (
 	// most (a single request may always be as large as blockdev.MaxTransfer). A
 	// resource whose pool is larger keeps serving the other connections while one
 	// client does not read its replies.
-	MaxInFlightBytes = blockdev.MaxTransfer
+	MaxInFlightBytes = 16 << 20
 
 	readBuffer   = 128 << 10 // bytes read at once: many requests a read(2)
 	copyMax      = 32 << 10  // larger payloads go from the socket to their place
