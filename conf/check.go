@@ -50,6 +50,7 @@ func (c *claims) take(thing, of string, at path) {
 func (r *reader) checkCluster(c *Config) {
 	cl, at := c.Cluster, path{"cluster"}
 	switch {
+	case !r.sound(at.with("key-file"), at.with("insecure")):
 	case cl.KeyFile == "" && !cl.Insecure:
 		r.wrong(at.with("key-file"), "there is no key, so anyone on the network could join",
 			`write key-file = "/etc/hast/cluster.key" (made by "hastctl keygen"), or insecure = true`)
@@ -61,17 +62,17 @@ func (r *reader) checkCluster(c *Config) {
 
 	hb := at.with("heartbeat")
 	h := cl.Heartbeat
-	if h.Trouble >= h.Timeout {
+	if least := leaseIntervals * h.Interval; cl.Lease < least && r.sound(at.with("lease"), hb.with("interval")) {
+		r.wrong(at.with("lease"), fmt.Sprintf("%q is shorter than %d heartbeat intervals of %q", FormatDuration(cl.Lease), leaseIntervals, FormatDuration(h.Interval)),
+			fmt.Sprintf("write at least %q", FormatDuration(least)))
+	}
+	if h.Trouble >= h.Timeout && r.sound(hb.with("trouble"), hb.with("timeout")) {
 		r.wrong(hb.with("trouble"), fmt.Sprintf("%q is not below timeout, which is %q", FormatDuration(h.Trouble), FormatDuration(h.Timeout)),
 			fmt.Sprintf("write less than %q, such as %q", FormatDuration(h.Timeout), FormatDuration(h.Timeout/2)))
 	}
-	if h.Interval >= h.Trouble {
+	if h.Interval >= h.Trouble && r.sound(hb.with("interval"), hb.with("trouble")) {
 		r.wrong(hb.with("interval"), fmt.Sprintf("%q is not below trouble, which is %q", FormatDuration(h.Interval), FormatDuration(h.Trouble)),
 			fmt.Sprintf("write less than %q, such as %q", FormatDuration(h.Trouble), FormatDuration(h.Trouble/3)))
-	}
-	if least := leaseIntervals * h.Interval; cl.Lease < least {
-		r.wrong(at.with("lease"), fmt.Sprintf("%q is shorter than %d heartbeat intervals of %q", FormatDuration(cl.Lease), leaseIntervals, FormatDuration(h.Interval)),
-			fmt.Sprintf("write at least %q", FormatDuration(least)))
 	}
 	if cl.Quorum == QuorumMajority && len(c.Groups) == 0 && !r.stands("vipd") && !slices.ContainsFunc(c.Nodes, func(n *Node) bool {
 		return r.stands("node", n.Name, "vipd")
@@ -105,8 +106,8 @@ func (r *reader) checkNodes(c *Config) {
 	// In the order of the file, so that the second of two is the one reported.
 	for _, n := range inFileOrder(r, c) {
 		at := path{"node", n.Name}
-		if r.stands("node", n.Name, "id") {
-			ids.take(fmt.Sprint(n.ID), "", at.with("id"))
+		if id := at.with("id"); r.stands(id...) && r.sound(id) {
+			ids.take(fmt.Sprint(n.ID), "", id)
 		}
 		for i, a := range n.Addresses {
 			if a.IsValid() {
@@ -167,10 +168,10 @@ func (r *reader) checkResource(c *Config, res *Resource, locals, providers *clai
 		}
 		providers.take(p.ProviderPath, place, on.with("provider-path"))
 	}
-	if len(ends) == len(res.On) {
+	if len(ends) == len(res.On) && r.sound(path{"node", ends[0].Name, "address"}, path{"node", ends[1].Name, "address"}) {
 		r.checkPaths(at, ends[0], ends[1])
 	}
-	if pol := res.AfterSplitBrain; pol.Kind == SplitBrainNode {
+	if pol := res.AfterSplitBrain; pol.Kind == SplitBrainNode && res.On[1].Node != "" {
 		if _, ok := res.OnNode(pol.Node); !ok {
 			r.wrong(at.with("after-split-brain"), quote(pol.Node)+" is not a node of this resource",
 				fmt.Sprintf("write %q or %q", SplitBrainNode+":"+SplitBrainKind(res.On[0].Node), SplitBrainNode+":"+SplitBrainKind(res.On[1].Node)))
@@ -207,11 +208,19 @@ func (r *reader) adviseNode(c *Config, name string) string {
 	for i, n := range c.Nodes {
 		names[i] = n.Name
 	}
-	return adviseName(name, names)
+	return r.adviseName(name, names)
 }
 
 // maxListed bounds how many names an advice lists.
 const maxListed = 10
+
+// adviseName is the function of that name, as long as its answer will be shown.
+func (r *reader) adviseName(name string, known []string) string {
+	if r.errs.Dropped > 0 {
+		return ""
+	}
+	return adviseName(name, known)
+}
 
 // adviseName says which of the known names was meant, or what there is.
 func adviseName(name string, known []string) string {

@@ -81,7 +81,7 @@ func (r *reader) checkGroup(c *Config, g *Group) {
 			for j, res := range c.Resources {
 				known[j] = res.Name
 			}
-			r.wrong(at.with("resources", index(i)), "there is no resource "+quote(name), adviseName(name, known))
+			r.wrong(at.with("resources", index(i)), "there is no resource "+quote(name), r.adviseName(name, known))
 		}
 	}
 	if g.Parallel && len(g.Resources) > 0 {
@@ -124,7 +124,7 @@ func (r *reader) checkDevice(c *Config, g *Group, device string, at path) {
 		for _, res := range c.Resources {
 			known = append(known, res.On[0].ProviderPath)
 		}
-		r.wrong(at, "no resource has the device "+quote(device), adviseName(device, known))
+		r.wrong(at, "no resource has the device "+quote(device), r.adviseName(device, known))
 	}
 }
 
@@ -139,13 +139,15 @@ func (r *reader) checkServices(g *Group) {
 		names.take(s.Name, "", at.with(index(i), "name"))
 		if _, ok := byName[s.Name]; !ok {
 			byName[s.Name] = i
-			known = append(known, s.Name)
+			if ValidName(s.Name) {
+				known = append(known, s.Name)
+			}
 		}
 	}
 	for i, s := range g.Services {
 		for j, need := range s.Requires {
 			if _, ok := byName[need]; !ok {
-				r.wrong(at.with(index(i), "requires", index(j)), "there is no service "+quote(need)+" in this group", adviseName(need, known))
+				r.wrong(at.with(index(i), "requires", index(j)), "there is no service "+quote(need)+" in this group", r.adviseName(need, known))
 			}
 		}
 	}

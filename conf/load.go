@@ -67,7 +67,7 @@ func readFile(path string) ([]byte, error) {
 // Parse checks data, which was read from the file called name (used in messages
 // only). It opens nothing. The error is an *Errors.
 func Parse(name string, data []byte) (*Config, error) {
-	r := &reader{file: name, homes: map[string][]home{}}
+	r := &reader{file: name, homes: map[string][]home{}, broken: map[string]bool{}}
 	text := string(data)
 	if len(data) > maxFile {
 		r.errs.add(&Mistake{File: name, Problem: fmt.Sprintf("is larger than a configuration may be (%s)", FormatSize(maxFile)),
@@ -105,7 +105,7 @@ func syntaxMistake(name string, err error) *Mistake {
 	if errors.As(err, &pe) {
 		m.Line, m.Key = pe.Position.Line, ""
 		m.Problem = "not TOML: " + strings.TrimSuffix(pe.Message, ".")
-		m.Advice = "mend this line first; what follows it has not been checked"
+		m.Advice = "mend this line first (texts, durations and sizes stand in quotes); what follows it has not been checked"
 	}
 	return m
 }

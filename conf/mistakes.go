@@ -21,6 +21,7 @@ type Mistake struct {
 	// Problem says what is wrong, Advice what to write instead.
 	Problem, Advice string
 
+	seq   int // place of the key in the file, to order mistakes of one line
 	cause error
 }
 
@@ -73,10 +74,15 @@ func (e *Errors) Unwrap() []error {
 	return errs
 }
 
-// sort orders by line; mistakes of one line keep the order in which they were
-// found.
+// sort orders by place in the file; mistakes of one key keep the order in which
+// they were found.
 func (e *Errors) sort() {
-	slices.SortStableFunc(e.Mistakes, func(a, b *Mistake) int { return a.Line - b.Line })
+	slices.SortStableFunc(e.Mistakes, func(a, b *Mistake) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.seq - b.seq
+	})
 }
 
 func (e *Errors) add(m *Mistake) {

@@ -6,6 +6,10 @@ import (
 	"strings"
 )
 
+// maxCandidates bounds how many names are looked at for an advice, so that a
+// huge file full of mistakes is refused as quickly as a small one.
+const maxCandidates = 256
+
 // nearest finds which of the candidates was probably meant. Case and the
 // difference between _ and - count for nothing.
 func nearest[T ~string](word string, candidates []T) (T, bool) {
@@ -16,7 +20,7 @@ func nearest[T ~string](word string, candidates []T) (T, bool) {
 	}
 	var best T
 	least := 1 + max(1, len(word)/3)
-	for _, c := range candidates {
+	for _, c := range candidates[:min(len(candidates), maxCandidates)] {
 		if d := distance(word, fold(string(c))); d < least {
 			best, least = c, d
 		}
@@ -26,22 +30,27 @@ func nearest[T ~string](word string, candidates []T) (T, bool) {
 
 func fold(s string) string { return strings.ReplaceAll(strings.ToLower(s), "_", "-") }
 
-// distance counts the insertions, deletions and replacements from a to b.
+// distance counts the insertions, deletions, replacements and exchanges of
+// neighbours that lead from a to b.
 func distance(a, b string) int {
+	var before []int // the row before the last
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
+		next := make([]int, len(b)+1)
+		next[0] = i + 1
 		for j := range len(b) {
-			cost := diagonal
+			next[j+1] = row[j]
 			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
+				next[j+1] = 1 + min(row[j], row[j+1], next[j])
 			}
-			diagonal, row[j+1] = row[j+1], cost
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				next[j+1] = min(next[j+1], 1+before[j-1])
+			}
 		}
+		before, row = row, next
 	}
 	return row[len(b)]
 }
@@ -61,20 +70,14 @@ func (r *reader) reportUnknown() {
 const maxHomes = 2
 
 func (r *reader) adviseUnknown(u unknownKey) string {
-	where := "in [" + u.at.String() + "]"
-	if len(u.at) == 0 {
-		where = "at the top"
-	}
 	near, ok := nearest(u.key, u.known)
 	if homes := r.homes[u.key]; len(homes) > 0 && (!ok || distance(fold(u.key), fold(near)) > 1) {
 		homes = slices.Clone(homes)
 		slices.SortStableFunc(homes, func(a, b home) int { return common(b.at, u.at) - common(a.at, u.at) })
-		var places []string
-		for _, h := range homes[:min(len(homes), maxHomes)] {
-			if len(h.at) == 0 {
-				places = append(places, "the top of the file")
-			} else {
-				places = append(places, "["+h.at.String()+"]")
+		var places, kinds []string
+		for _, h := range homes {
+			if len(places) < maxHomes && !slices.Contains(kinds, h.kind) {
+				places, kinds = append(places, h.at.header()), append(kinds, h.kind)
 			}
 		}
 		return "move it to " + strings.Join(places, " or ")
@@ -83,7 +86,18 @@ func (r *reader) adviseUnknown(u unknownKey) string {
 		return fmt.Sprintf("did you mean %s?", near)
 	}
 	known := slices.Sorted(slices.Values(u.known))
-	return "the keys " + where + " are " + strings.Join(known, ", ")
+	return "the keys of " + u.at.header() + " are " + strings.Join(known, ", ")
+}
+
+// header shows how the table at p is opened in the file.
+func (p path) header() string {
+	switch {
+	case len(p) == 0:
+		return "the top"
+	case strings.HasPrefix(p[len(p)-1], "["):
+		return "[[" + p[:len(p)-1].String() + "]]"
+	}
+	return "[" + p.String() + "]"
 }
 
 // common counts the steps that two paths share from the start.

@@ -46,10 +46,10 @@ func readCluster(t *table) Cluster {
 		Name:            t.text("name", "", "mycluster"),
 		KeyFile:         t.file("key-file", "", "/etc/hast/cluster.key"),
 		Insecure:        t.boolean("insecure", false),
-		Quorum:          choice(t, "quorum", QuorumOff, QuorumMajority),
+		Quorum:          choice(t, "quorum", QuorumOff, QuorumOff, QuorumMajority),
 		Lease:           t.duration("lease", 3*time.Second, minTimeout, maxTimeout),
 		Rejoin:          t.duration("rejoin", 10*time.Second, minTimeout, maxTimeout),
-		TOC:             choice(t, "toc", TOCOff, TOCReset, TOCCrash),
+		TOC:             choice(t, "toc", TOCOff, TOCOff, TOCReset, TOCCrash),
 		Watchdog:        t.file("watchdog", "/dev/watchdog", "/dev/watchdog"),
 		WatchdogTimeout: t.duration("watchdog-timeout", 5*time.Second, time.Second, maxTimeout),
 	}

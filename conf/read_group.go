@@ -19,7 +19,7 @@ func readGroup(t *table) *Group {
 		Resources: t.names("resources", "data", "a resource"),
 		Parallel:  t.boolean("parallel", false),
 		Failfast:  t.boolean("failfast", false),
-		Election:  choice(t, "election", ElectionCARP, ElectionVRRP, ElectionExternal),
+		Election:  choice(t, "election", ElectionCARP, ElectionCARP, ElectionVRRP, ElectionExternal),
 		VHID:      t.integer("vhid", 1, 1, 255),
 		PassFile:  t.file("pass-file", "/etc/hast/carp.pass", "/etc/hast/carp.pass"),
 		AdvBase:   t.integer("advbase", 1, 1, 254), // 255 is the bow-out
@@ -65,7 +65,7 @@ func advSkew(t *table, nodes []string) map[string]int {
 	}
 	for _, k := range given.order() {
 		if _, ok := skew[k]; !ok {
-			t.r.wrong(given.at.with(k), quote(k)+" is not a node of this group", adviseName(k, nodes))
+			t.r.wrong(given.at.with(k), quote(k)+" is not a node of this group", t.r.adviseName(k, nodes))
 		}
 	}
 	return skew
@@ -185,8 +185,12 @@ func readService(t *table) Service {
 
 // command reads a program and its arguments.
 func command(t *table, key string) []string {
+	example := `"/usr/bin/systemctl", "` + key + `", "app"`
+	if key == "monitor" {
+		example = `"/usr/lib/hast/monitor-app"`
+	}
 	var out []string
-	for i, it := range t.items(key, `"/usr/bin/systemctl", "`+key+`", "app"`) {
+	for i, it := range t.items(key, example) {
 		if i == 0 && badPath(it.text) != "" {
 			t.r.wrong(it.at, badPath(it.text), `write the program with its whole path, such as "/usr/bin/systemctl"`)
 		}

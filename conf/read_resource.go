@@ -15,18 +15,18 @@ const reservedName = "all"
 func (r *reader) resource(t *table, c *Config) *Resource {
 	res := &Resource{
 		Name:            t.at[len(t.at)-1],
-		Replication:     choice(t, "replication", FullSync, MemSync, Async),
-		Provider:        choice(t, "provider", ProviderAuto, ProviderUblk, ProviderNBD, ProviderFUSE, ProviderNBDServer),
+		Replication:     choice(t, "replication", FullSync, FullSync, MemSync, Async),
+		Provider:        choice(t, "provider", ProviderAuto, ProviderAuto, ProviderUblk, ProviderNBD, ProviderFUSE, ProviderNBDServer),
 		ExtentSize:      t.size("extent-size", 2<<20, MinExtentSize, MaxExtentSize),
 		KeepDirty:       t.integer("keepdirty", 256, MinKeepDirty, MaxKeepDirty),
-		Checksum:        choice(t, "checksum", ChecksumNone, ChecksumCRC32C, ChecksumXXH3, ChecksumSHA256),
-		Compression:     choice(t, "compression", CompressionHole, CompressionNone, CompressionLZ4, CompressionZstd),
+		Checksum:        choice(t, "checksum", ChecksumNone, ChecksumNone, ChecksumCRC32C, ChecksumXXH3, ChecksumSHA256),
+		Compression:     choice(t, "compression", CompressionHole, CompressionNone, CompressionHole, CompressionLZ4, CompressionZstd),
 		TLS:             t.boolean("tls", false),
 		Timeout:         t.duration("timeout", 20*time.Second, minTimeout, maxTimeout),
 		DiskTimeout:     t.duration("disk-timeout", 30*time.Second, minTimeout, maxTimeout),
-		StartAs:         choice(t, "start-as", StartInit, StartSecondary),
+		StartAs:         choice(t, "start-as", StartInit, StartInit, StartSecondary),
 		AfterSplitBrain: splitBrain(t, "after-split-brain"),
-		OnPeerLoss:      choice(t, "on-peer-loss", PeerLossContinue, PeerLossSuspend),
+		OnPeerLoss:      choice(t, "on-peer-loss", PeerLossContinue, PeerLossContinue, PeerLossSuspend),
 	}
 	if res.Name == reservedName {
 		r.wrong(t.at, quote(res.Name)+" cannot be the name of a resource: commands take it for all of them", "choose another name")
@@ -38,7 +38,7 @@ func (r *reader) resource(t *table, c *Config) *Resource {
 	res.Sync = Sync{
 		MaxRate:         s.size("max-rate", 0, 0, math.MaxInt64),
 		LatencyTarget:   s.duration("latency-target", 20*time.Millisecond, 100*time.Microsecond, time.Minute),
-		VerifyAfterSync: choice(s, "verify-after-sync", VerifyNone, VerifySample, VerifyAll),
+		VerifyAfterSync: choice(s, "verify-after-sync", VerifyNone, VerifyNone, VerifySample, VerifyAll),
 	}
 	if text := s.text("verify-schedule", "", "0 3 * * sun"); text != "" {
 		sched, err := ParseSchedule(text)
@@ -56,8 +56,8 @@ func (r *reader) resource(t *table, c *Config) *Resource {
 	for _, on := range ons {
 		parts = append(parts, component(on, res, metadata))
 	}
-	if len(ons) != len(res.On) && len(t.table("on").m) == len(ons) {
-		r.wrong(t.at.with("on"), fmt.Sprintf("the resource is on %d nodes, and must be on two", len(ons)),
+	if len(ons) != len(res.On) && len(t.table("on").m) == len(ons) && r.sound(t.at.with("on")) {
+		r.wrong(t.at.with("on"), fmt.Sprintf("the resource is on %s, and must be on two", count(len(ons), "node", "nodes")),
 			fmt.Sprintf("write [%s] and [%s]", t.at.with("on", "NODE1"), t.at.with("on", "NODE2")))
 	}
 	// The lower id first. Unknown nodes go last; they are reported by check.

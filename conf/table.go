@@ -15,6 +15,9 @@ type reader struct {
 	where *position
 	errs  Errors
 	warns []string
+	// broken has the dotted paths with a mistake: what a value means together
+	// with others is not judged when the value itself was not understood.
+	broken map[string]bool
 	// homes tells in which tables a key is known, for advice on misplaced ones.
 	homes map[string][]home
 	// unknown keys are judged at the end, when homes is complete.
@@ -33,7 +36,27 @@ type unknownKey struct {
 }
 
 func (r *reader) wrong(at path, problem, advice string) {
-	r.errs.add(&Mistake{File: r.file, Line: r.where.find(at).line, Key: at.String(), Problem: problem, Advice: advice})
+	here := r.where.find(at)
+	m := &Mistake{File: r.file, Line: here.line, Key: at.String(), Problem: problem, Advice: advice, seq: here.seq}
+	if r.broken[m.Key] && slices.ContainsFunc(r.errs.Mistakes, func(o *Mistake) bool { return o.Key == m.Key && o.Problem == problem }) {
+		return // found once more by a check that looks at it from elsewhere
+	}
+	if r.errs.Dropped == 0 {
+		r.broken[m.Key] = true
+	}
+	r.errs.add(m)
+}
+
+// sound says that none of the keys was found wrong so far, nor a table above.
+func (r *reader) sound(keys ...path) bool {
+	for _, at := range keys {
+		for i := range at {
+			if r.broken[at[:i+1].String()] {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (r *reader) warn(at path, text string) {
@@ -57,8 +80,8 @@ type table struct {
 func (t *table) get(key string) (any, bool) {
 	if !slices.Contains(t.known, key) {
 		t.known = append(t.known, key)
-		if hs := t.r.homes[key]; !slices.ContainsFunc(hs, func(h home) bool { return h.kind == t.kind }) {
-			t.r.homes[key] = append(hs, home{t.kind, t.at})
+		if len(t.r.homes[key]) < maxCandidates {
+			t.r.homes[key] = append(t.r.homes[key], home{t.kind, t.at})
 		}
 	}
 	v, ok := t.m[key]
@@ -75,7 +98,7 @@ func (t *table) wrongType(key string, v any, want, example string) {
 
 // missing reports a key that has no default.
 func (t *table) missing(key, advice string) {
-	if !t.has(key) {
+	if !t.has(key) && t.r.sound(t.at) {
 		t.wrong(key, "is missing", advice)
 	}
 }
@@ -240,7 +263,7 @@ func (t *table) duration(key string, def, low, high time.Duration) time.Duration
 	}
 	s, ok := v.(string)
 	if !ok {
-		t.wrongType(key, v, "a duration in quotes, a number with a unit", example)
+		t.wrongType(key, v, "a duration in quotes, with its unit", example)
 		return def
 	}
 	d, err := time.ParseDuration(s)
@@ -263,7 +286,7 @@ func (t *table) size(key string, def, low, high int64) int64 {
 	}
 	s, ok := v.(string)
 	if !ok {
-		t.wrongType(key, v, "a size in quotes, a number with a unit", `"`+FormatSize(def)+`"`)
+		t.wrongType(key, v, "a size in quotes, with its unit", `"`+FormatSize(def)+`"`)
 		return def
 	}
 	n, err := ParseSize(s)
@@ -278,9 +301,9 @@ func (t *table) size(key string, def, low, high int64) int64 {
 	return def
 }
 
-// choice reads a key with a fixed set of values; the first is the default.
-func choice[T ~string](t *table, key string, choices ...T) T {
-	s := T(t.text(key, string(choices[0]), string(choices[0])))
+// choice reads a key with a fixed set of values.
+func choice[T ~string](t *table, key string, def T, choices ...T) T {
+	s := T(t.text(key, string(def), string(def)))
 	if slices.Contains(choices, s) {
 		return s
 	}
@@ -289,7 +312,7 @@ func choice[T ~string](t *table, key string, choices ...T) T {
 		advice = fmt.Sprintf("did you mean %q? The choices are %s", near, quoteAll(choices))
 	}
 	t.wrong(key, quote(string(s))+" is not a choice here", advice)
-	return choices[0]
+	return def
 }
 
 // file reads an absolute path. An empty one is good only if it is the default.
@@ -311,6 +334,9 @@ type item struct {
 	at   path
 }
 
+// maxItems bounds the lists of texts: nodes, arguments of a command and so on.
+const maxItems = 256
+
 // items reads a list of texts. Elements of another type are reported and left
 // out.
 func (t *table) items(key, example string) []item {
@@ -324,6 +350,10 @@ func (t *table) items(key, example string) []item {
 			example = quote(s)
 		}
 		t.wrong(key, "must be a list, not "+typeName(v), "write "+key+" = ["+example+"]")
+		return nil
+	}
+	if len(list) > maxItems {
+		t.wrong(key, fmt.Sprintf("has %d elements", len(list)), fmt.Sprintf("write at most %d", maxItems))
 		return nil
 	}
 	out := make([]item, 0, len(list))
