@@ -13,7 +13,6 @@ import (
 	"hastd/blockdev"
 	"hastd/cmd/internal/exit"
 	"hastd/cmd/internal/human"
-	"hastd/cmd/internal/signature"
 	"hastd/metadata"
 )
 
@@ -50,7 +49,7 @@ func Create(opts CreateOptions) (err error) {
 	defer o.close()
 	if c.Size > o.layout.DataSize {
 		return exit.New(exit.CantCreate, "leave --size out to use what is there, or give it a larger component",
-			"%s: %s holds %s of data, less than the %s asked for", &c.Place, c.Local, bytes(o.layout.DataSize), bytes(c.Size))
+			"%s: %s holds %s of data, less than the %s asked for", &c.Place, c.Local, human.Bytes(o.layout.DataSize), human.Bytes(c.Size))
 	}
 	if err := c.inspect(o); err != nil {
 		return err
@@ -119,11 +118,11 @@ func (c *creation) makeFile(path string, size int64) error {
 		return c.ioError("make", path, err)
 	}
 	c.made = append(c.made, path)
-	c.say("made %s, a sparse file of %s", path, bytes(size))
+	c.say("made %s, a sparse file of %s", path, human.Bytes(size))
 	var f syscall.Statfs_t
 	if syscall.Statfs(path, &f) == nil {
 		if free := int64(f.Bavail) * f.Bsize; free < size {
-			c.say("warning: its filesystem has only %s free; the replica fails when that is used up", bytes(free))
+			c.say("warning: its filesystem has only %s free; the replica fails when that is used up", human.Bytes(free))
 		}
 	}
 	return nil
@@ -131,22 +130,28 @@ func (c *creation) makeFile(path string, size int64) error {
 
 // inspect refuses what would destroy something.
 func (c *creation) inspect(o *opened) error {
-	found, err := signature.Probe(o.data)
+	probed, err := blockdev.Probe(c.Local)
 	if err != nil {
-		return c.ioError("read", c.Local, err)
+		return c.ioError("look at what is on", c.Local, err)
 	}
-	for _, f := range found {
-		c.say("found %s of %s on %s", f.What, bytes(f.End), c.Local)
+	for _, f := range probed.Found {
+		if f.End > f.Start {
+			c.say("found on %s: %s, %s", c.Local, f.What, human.Bytes(f.End-f.Start))
+		} else {
+			c.say("found on %s: %s", c.Local, f.What)
+		}
 	}
 	if err := c.inspectMetadata(o); err != nil {
 		return err
 	}
-	if len(found) == 0 || found[0].End <= o.layout.DataSize {
+	reaching := probed.Reaching(o.layout.DataSize)
+	if len(reaching) == 0 {
 		return nil
 	}
-	f, over := found[0], found[0].End-o.layout.DataSize
+	f := furthest(reaching, o.data.Size())
+	over := f.End - o.layout.DataSize
 	if c.Force {
-		c.say("warning: the %s reaches %d bytes beyond the %d that the device will have; forced", f.What, over, o.layout.DataSize)
+		c.say("warning: %s reaches %d bytes beyond the %d that the device will have; forced", f.What, over, o.layout.DataSize)
 		return nil
 	}
 	where := "into the metadata area at its end"
@@ -154,20 +159,34 @@ func (c *creation) inspect(o *opened) error {
 		where = "beyond what can be replicated"
 	}
 	return exit.New(exit.Refused, shrinkHint(f, c.Local, o.layout.DataSize, o.data.IsDevice()),
-		"%s: the %s on %s reaches %d bytes %s: it has to be shrunk by that to %d bytes", &c.Place, f.What, c.Local, over, where, o.layout.DataSize)
+		"%s: the %s on %s reaches %d bytes %s: shrink it by that to %d bytes", &c.Place, f.What, c.Local, over, where, o.layout.DataSize)
+}
+
+// furthest is what has to be shrunk most. What does not say where it ends uses
+// the whole component. Of several that reach equally far the first is the one
+// that an administrator knows by name.
+func furthest(found []blockdev.Found, size int64) blockdev.Found {
+	var far blockdev.Found
+	for _, f := range found {
+		if f.End == 0 {
+			f.End = size
+		}
+		if f.End > far.End {
+			far = f
+		}
+	}
+	return far
 }
 
 // shrinkHint is the command that makes room, where there is one.
-func shrinkHint(f signature.Found, path string, to int64, device bool) string {
+func shrinkHint(f blockdev.Found, path string, to int64, device bool) string {
 	or := `put the metadata elsewhere (metadata = "PATH" in the configuration)`
-	switch f.Kind {
-	case signature.Ext:
+	switch f.What {
+	case "ext2", "ext3", "ext4":
 		return fmt.Sprintf("e2fsck -f %s && resize2fs %s %dK, then create again; or %s", path, path, to>>10, or)
-	case signature.NTFS:
-		return fmt.Sprintf("ntfsresize --size %d %s, then create again; or %s", to, path, or)
-	case signature.Btrfs:
-		return fmt.Sprintf("mount it and btrfs filesystem resize %d DIR, then create again; or %s", to, or)
-	case signature.LVM:
+	case "btrfs":
+		return fmt.Sprintf("mount it and run btrfs filesystem resize %d DIR, then create again; or %s", to, or)
+	case "LVM physical volume":
 		return fmt.Sprintf("pvresize --setphysicalvolumesize %db %s, then create again; or %s", to, path, or)
 	}
 	grow := metadata.ComponentSize(f.End) - f.End
@@ -252,12 +271,10 @@ func (c *creation) write(o *opened) error {
 	if !c.internal() {
 		kind = "metadata in " + c.Metadata
 	}
-	c.say("created on %s: %s (%d bytes) of data, sectors of %d bytes, %s", c.Local, bytes(o.layout.DataSize), o.layout.DataSize, sb.SectorSize, kind)
+	c.say("created on %s: %s (%d bytes) of data, sectors of %d bytes, %s", c.Local, human.Bytes(o.layout.DataSize), o.layout.DataSize, sb.SectorSize, kind)
 	return nil
 }
 
 func roundUp(n int64) int64 {
 	return (n + metadata.PageSize - 1) / metadata.PageSize * metadata.PageSize
 }
-
-func bytes(n int64) string { return human.Bytes(n) }

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hastd/cmd/internal/api"
+	"hastd/cmd/internal/build"
+	"hastd/cmd/internal/exit"
+)
+
+// all stands for every resource of the node.
+const all = "all"
+
+var roles = []string{"primary", "secondary", "init"}
+
+func (a *app) roleCommand() *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use:   "role primary|secondary|init NAME|all",
+		Short: "change the role of a resource on this node",
+		Long: `role makes this node the primary of a resource (its device appears and may be
+written), the secondary (it follows the primary), or neither.
+
+It waits until the change is done. A promotion that would lose data is refused
+and says why; --force overrides that where it can be overridden, is logged and
+recorded on disk. A demotion is refused while the device is in use; --force cuts
+its users, whose requests end in errors.`,
+		Example: "  hastctl role primary data\n  hastctl role secondary all",
+		Args:    cobra.ExactArgs(2),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, s string) ([]string, cobra.ShellCompDirective) {
+			switch len(args) {
+			case 0:
+				return roles, cobra.ShellCompDirectiveNoFileComp
+			case 1:
+				return a.completeNames(cmd, nil, s)
+			}
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains(roles, args[0]) {
+				return exit.New(exit.Usage, "write primary, secondary or init before the name", "there is no role %q", args[0])
+			}
+			return a.command(cmd.Context(), args[1], "role", api.RoleRequest{Role: args[0], Force: force},
+				func(r api.Resource, node string) string { return fmt.Sprintf("%s: %s on %s", r.Name, r.Role, node) })
+		},
+	}
+	c.Flags().BoolVar(&force, "force", false, "promote against advice, or demote although the device is in use")
+	return c
+}
+
+func (a *app) connectCommand() *cobra.Command {
+	return a.simple("connect", "end an administrative disconnection",
+		`connect lets a resource seek its peer again after "hastctl disconnect".`, nil)
+}
+
+func (a *app) disconnectCommand() *cobra.Command {
+	return a.simple("disconnect", "part a resource from its peer until connect",
+		`disconnect parts a resource from its peer. It holds over restarts of the daemon,
+until "hastctl connect".`, nil)
+}
+
+func (a *app) resumeCommand() *cobra.Command {
+	var req api.ResumeRequest
+	c := a.simple("resume", "end a suspension of application I/O",
+		`resume lets a resource that holds requests back go on: alone if this node's
+replica can be trusted. With --error the waiting requests end in errors instead.`, &req)
+	c.Flags().BoolVar(&req.Error, "error", false, "end the waiting requests in errors")
+	return c
+}
+
+func (a *app) recoverCommand() *cobra.Command {
+	var req api.RecoverRequest
+	c := a.simple("recover", "give up this node's changes after a split-brain",
+		`recover ends a split-brain: run on the node whose changes are to be given up, it
+makes this node follow the other one, which then copies what differs.
+
+Everything written on this node since the two parted is lost. Look at both nodes
+with "hastctl status" first.`, &req)
+	c.Flags().BoolVar(&req.DiscardLocal, "discard-local", false, "yes, give up what was written on this node")
+	return c
+}
+
+// simple is a command that posts a request for NAME|all and tells the outcome.
+func (a *app) simple(name, short, long string, body any) *cobra.Command {
+	return &cobra.Command{
+		Use: name + " NAME|all", Short: short, Long: long,
+		Args: cobra.ExactArgs(1), ValidArgsFunction: once(a.completeNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.command(cmd.Context(), args[0], name, body, func(r api.Resource, node string) string {
+				return fmt.Sprintf("%s: %s, %s on %s", r.Name, r.Connection, r.Status, node)
+			})
+		},
+	}
+}
+
+// command posts one command for one resource or all of them. text is what people
+// read of a success.
+func (a *app) command(ctx context.Context, name, command string, body any, text func(r api.Resource, node string) string) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	done := api.Status{Resources: []api.Resource{}}
+	names := []string{name}
+	if name == all {
+		st, err := c.Status(ctx)
+		if err != nil {
+			return err
+		}
+		names = names[:0]
+		for _, r := range st.Resources {
+			names = append(names, r.Name)
+		}
+		done.Node = st.Node
+	} else {
+		v, err := c.Version(ctx)
+		if err != nil {
+			return err
+		}
+		done.Node = v.Node
+	}
+	err = a.eachOf(names, func(name string) error {
+		r, err := c.Command(ctx, name, command, body)
+		if err != nil {
+			return err
+		}
+		done.Resources = append(done.Resources, r)
+		if !a.json {
+			fmt.Fprintln(a.Out, text(r, done.Node))
+		}
+		return nil
+	})
+	if a.json && len(done.Resources) > 0 {
+		a.writeJSON(done)
+	}
+	return err
+}
+
+func (a *app) eventsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "events [NAME]",
+		Short: "follow what happens, a line an event",
+		Long: `events prints each event of this node's resources as it happens, until it is
+interrupted: changes of role, connection, disk and status, synchronisation,
+suspension, split-brain. With --json each line is one object.`,
+		Args: cobra.MaximumNArgs(1), ValidArgsFunction: once(a.completeNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			return c.Events(cmd.Context(), nil, func(ev api.Event) error {
+				if len(args) == 1 && args[0] != all && ev.Name != args[0] && ev.Kind != api.KindLost {
+					return nil
+				}
+				return a.writeEvent(ev)
+			})
+		},
+	}
+}
+
+func (a *app) writeEvent(ev api.Event) error {
+	var err error
+	if a.json {
+		err = json.NewEncoder(a.Out).Encode(ev)
+	} else {
+		line := fmt.Sprintf("%s %s %s", ev.Time.Local().Format(time.DateTime), ev.Name, ev.Kind)
+		switch {
+		case ev.Old != "" && ev.New != "":
+			line += fmt.Sprintf(" %s -> %s", ev.Old, ev.New)
+		case ev.New != "":
+			line += " " + ev.New
+		}
+		if ev.Reason != "" {
+			line += ": " + ev.Reason
+		}
+		_, err = fmt.Fprintln(a.Out, line)
+	}
+	if err != nil {
+		return exit.New(exit.IO, "is its reader gone?", "write the event: %w", err)
+	}
+	return nil
+}
+
+func (a *app) reloadCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload",
+		Short: "make the daemon read its configuration again",
+		Long: `reload makes the daemon read its configuration again. It applies what can change
+while resources run and says what needs a restart.`,
+		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			r, err := c.Reload(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.writeJSON(r)
+			}
+			for _, s := range r.Changed {
+				fmt.Fprintf(a.Out, "changed: %s\n", s)
+			}
+			for _, s := range r.Restart {
+				fmt.Fprintf(a.Out, "needs a restart of hastd: %s\n", s)
+			}
+			if len(r.Changed)+len(r.Restart) == 0 {
+				fmt.Fprintln(a.Out, "nothing changed")
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "show the version of hastctl, and of the daemon if it runs",
+		Args:  cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := struct {
+				Hastctl build.Info   `json:"hastctl"`
+				Hastd   *api.Version `json:"hastd"`
+			}{Hastctl: build.Read()}
+			if c, err := a.client(); err == nil {
+				if d, err := c.Version(cmd.Context()); err == nil {
+					v.Hastd = &d
+				}
+			}
+			if a.json {
+				return a.writeJSON(v)
+			}
+			fmt.Fprintln(a.Out, "hastctl", v.Hastctl)
+			if v.Hastd != nil {
+				fmt.Fprintln(a.Out, "hastd  ", v.Hastd.Info)
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) writeJSON(v any) error {
+	e := json.NewEncoder(a.Out)
+	e.SetIndent("", " ")
+	return e.Encode(v)
+}
