@@ -38,6 +38,7 @@ func (l *Listener) handshake(x *stranger) (keep bool, err error) {
 	}
 	theirs, err := parseHello(raw)
 	if err != nil {
+		sendRefusal(x.conn, refuse(CodeBad, "%v", err))
 		return false, err
 	}
 	if theirs.Refused != nil {
@@ -89,7 +90,7 @@ func (l *Listener) control(x *stranger, ep *Endpoint, theirs *hello, raw []byte)
 	})
 	var data *net.TCPConn
 	if err == nil {
-		data, err = l.await(id, p, x.since.Add(helloTimeout))
+		data, err = l.await(id, p, x.since.Add(l.patience))
 	} else if registered && !l.forget(id) {
 		data = <-p.data
 	}

@@ -111,7 +111,7 @@ func parseHello(j []byte) (*hello, error) {
 			return nil, fmt.Errorf("%w: a name of %d bytes", errNoHello, len(n))
 		}
 	}
-	if h.Min == 0 || h.Min > h.Max || h.Version > h.Max {
+	if h.Min > h.Max || h.Version > h.Max {
 		return nil, fmt.Errorf("%w: versions %d to %d, chosen %d", errNoHello, h.Min, h.Max, h.Version)
 	}
 	if h.Kind != kindControl && h.Kind != kindData {

@@ -62,9 +62,11 @@ type Listener struct {
 	o    ListenerOptions
 	lim  logLimit
 	wait *strangers
-	wg   sync.WaitGroup
-	ctx  context.Context
-	stop context.CancelFunc
+	// patience is helloTimeout, shorter in tests.
+	patience time.Duration
+	wg       sync.WaitGroup
+	ctx      context.Context
+	stop     context.CancelFunc
 
 	mu      sync.Mutex
 	lns     []net.Listener // by address, nil while not there
@@ -94,7 +96,7 @@ func Listen(o ListenerOptions) (*Listener, error) {
 		o.Metrics = new(ListenerMetrics)
 	}
 	l := &Listener{
-		o: o, lim: logLimit{log: o.Logger}, wait: new(strangers),
+		o: o, lim: logLimit{log: o.Logger}, wait: new(strangers), patience: helloTimeout,
 		lns: make([]net.Listener, len(o.Addresses)), pending: make(map[string]*pending),
 	}
 	l.ctx, l.stop = context.WithCancel(context.Background())
@@ -225,7 +227,7 @@ func (l *Listener) admit(c *net.TCPConn) {
 	if l.ctx.Err() != nil { // closeAll may have been before add
 		_ = c.Close()
 	}
-	_ = c.SetDeadline(x.since.Add(helloTimeout))
+	_ = c.SetDeadline(x.since.Add(l.patience))
 	l.o.Metrics.Handshakes.Add(1)
 	l.wg.Add(1)
 	go func() {

@@ -3,7 +3,6 @@ package transport
 import (
 	"fmt"
 	"io"
-	"net"
 )
 
 const (
@@ -17,7 +16,7 @@ const (
 type reader struct {
 	s       *Session
 	h       Handler
-	conn    *net.TCPConn
+	conn    io.Reader
 	buf     []byte
 	r, w    int    // buf[r:w] is unread
 	head    header // the frame at hand; here, as the handler gets a pointer to it
