@@ -50,7 +50,8 @@ func FuzzParse(f *testing.F) {
 // FuzzPositions: every key that the decoder finds has a position of its own.
 func FuzzPositions(f *testing.F) {
 	for _, s := range []string{"a.b = 1\n[c]\nd = [1, {x = 2}]\n[[e]]\nf = '''\n'''\n[[e]]\n[e.g]\nh = \"\"\"\\\n\"\"\"\"\n",
-		"\"a\\u00e9\".'b' = 1 # c\r\nx = [ # c ]\n 1,\n]\ny = {a = 1,\n b.c = 2}\n"} {
+		"\"a\\u00e9\".'b' = 1 # c\r\nx = [ # c ]\n 1,\n]\ny = {a = 1,\n b.c = 2}\n",
+		"\"\\e\\x41\\U0001F600\\\\\\\"\" = 1\n"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

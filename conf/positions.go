@@ -212,9 +212,7 @@ func (s *scanner) key() []string {
 	return keys
 }
 
-// quoted passes over a string of any of the four kinds and returns its content,
-// with escapes resolved as far as Go knows them (a key with stranger ones only
-// loses its line number).
+// quoted passes over a string of any of the four kinds and returns its content.
 func (s *scanner) quoted() string {
 	q := s.text[s.at : s.at+1]
 	long := strings.HasPrefix(s.text[s.at:], q+q+q)
@@ -239,12 +237,11 @@ func (s *scanner) quoted() string {
 				s.at++ // quotes right before the closing ones belong to the text
 			}
 			whole := s.text[from:s.at]
-			if q == `"` && !long {
-				if u, err := strconv.Unquote(whole); err == nil {
-					return u
-				}
+			content := whole[len(end) : len(whole)-len(end)]
+			if q == `"` && !long { // only these can be keys
+				return unescape(content)
 			}
-			return whole[len(end) : len(whole)-len(end)]
+			return content
 		case s.text[s.at] == '\n':
 			if !long {
 				return s.text[from:s.at] // unterminated
@@ -254,6 +251,31 @@ func (s *scanner) quoted() string {
 		s.at++
 	}
 	return s.text[from:]
+}
+
+// unescape resolves the escapes of a key in double quotes.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	plain := map[byte]byte{'b': '\b', 't': '\t', 'n': '\n', 'f': '\f', 'r': '\r', 'e': 0x1b, '"': '"', '\\': '\\'}
+	digits := map[byte]int{'x': 2, 'u': 4, 'U': 8}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' || i+1 == len(s) {
+			b.WriteByte(s[i])
+			continue
+		}
+		i++
+		if c, ok := plain[s[i]]; ok {
+			b.WriteByte(c)
+		} else if n := digits[s[i]]; n > 0 && i+n < len(s) {
+			code, _ := strconv.ParseUint(s[i+1:i+1+n], 16, 32) // the decoder judges it
+			b.WriteRune(rune(code))
+			i += n
+		}
+	}
+	return b.String()
 }
 
 // space passes over blanks, and over line ends and comments if asked to.
