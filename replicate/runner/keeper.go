@@ -1,0 +1,404 @@
+package runner
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"hastd/blockdev"
+	"hastd/metadata"
+	"hastd/replicate"
+)
+
+// keeper opens and closes the component and writes its metadata: one thing at a
+// time, on a goroutine of its own, because any of it may take as long as the disk
+// likes.
+type keeper struct {
+	mu     sync.Mutex
+	wake   sync.Cond
+	queue  []func()
+	closed bool
+	done   chan struct{}
+}
+
+func newKeeper() *keeper {
+	k := &keeper{done: make(chan struct{})}
+	k.wake.L = &k.mu
+	go k.run()
+	return k
+}
+
+func (k *keeper) do(f func()) {
+	k.mu.Lock()
+	k.queue = append(k.queue, f)
+	k.mu.Unlock()
+	k.wake.Signal()
+}
+
+func (k *keeper) run() {
+	defer close(k.done)
+	for {
+		k.mu.Lock()
+		for len(k.queue) == 0 && !k.closed {
+			k.wake.Wait()
+		}
+		if len(k.queue) == 0 {
+			k.mu.Unlock()
+			return
+		}
+		f := k.queue[0]
+		k.queue = append(k.queue[:0], k.queue[1:]...)
+		k.mu.Unlock()
+		f()
+	}
+}
+
+func (k *keeper) close() {
+	k.mu.Lock()
+	k.closed = true
+	k.mu.Unlock()
+	k.wake.Signal()
+}
+
+// open answers EffOpen.
+func (r *Resource) open(op replicate.OpID) {
+	ev := replicate.Event{Kind: replicate.EvOpened, Op: op}
+	d, err := r.openDisk()
+	var busy *blockdev.BusyError
+	var none *noMetadataError
+	switch {
+	case err == nil:
+		ev.Image = d.image
+	case errors.As(err, &busy):
+		ev.Err = replicate.ErrBusy
+	case errors.As(err, &none):
+		ev.Err = replicate.ErrNoData
+	default:
+		ev.Err = replicate.ErrOther
+	}
+	if err != nil {
+		ev.Text = err.Error()
+	}
+	r.box.post(item{ev: ev, disk: d})
+}
+
+// noMetadataError is a component that was never made a replica.
+type noMetadataError struct{ resource, path string }
+
+func (e *noMetadataError) Error() string {
+	return fmt.Sprintf("%s holds no HAST metadata: run `hastctl create %s` on this node", e.path, e.resource)
+}
+
+func (r *Resource) openDisk() (*disk, error) {
+	o := &r.opts
+	data, err := blockdev.OpenComponent(blockdev.ComponentOptions{Path: o.Component, Log: o.Log})
+	if err != nil {
+		return nil, err
+	}
+	meta := data
+	if o.Metadata != MetadataInternal {
+		if meta, err = blockdev.OpenComponent(blockdev.ComponentOptions{Path: o.Metadata, Log: o.Log}); err != nil {
+			closeAll(data)
+			return nil, fmt.Errorf("metadata of %s: %w", o.Resource, err)
+		}
+	}
+	img, err := readImage(data, meta, o.Resource, loadState(o.StateDir, o.Resource))
+	if err != nil {
+		closeAll(data, meta)
+		return nil, err
+	}
+	d := &disk{data: data, meta: meta, image: img}
+	d.queue = blockdev.NewQueue(data, diskWorkers, r.ioDone)
+	d.pool = newPool(r, d)
+	r.pinned.Lock()
+	r.pinnedDisk = data
+	r.pinned.Unlock()
+	if err := rememberSize(o.StateDir, o.Resource, meta.Path(), meta.Size()); err != nil {
+		o.Log.Warn("cannot remember the component's size: should it grow, its metadata will not be found", "path", o.StateDir, "error", err)
+	}
+	return d, nil
+}
+
+func closeAll(cs ...*blockdev.Component) {
+	var last *blockdev.Component
+	for _, c := range cs {
+		if c != last {
+			_ = c.Close() // nothing was written
+		}
+		last = c
+	}
+}
+
+// source is what an image is read from.
+type source interface {
+	ReadAt(buf []byte, off int64) error
+	Size() int64
+	SectorSize() int
+	Path() string
+}
+
+// readImage reads what the metadata area holds. What cannot be read is left out
+// for the machine to judge; only an area that is not there at all is an error.
+func readImage(data, meta source, resource string, st state) (*metadata.Image, error) {
+	layout, err := layoutOf(data, meta)
+	if err != nil {
+		return nil, fmt.Errorf("component %s: %w", data.Path(), err)
+	}
+	img := &metadata.Image{SectorSize: uint32(data.SectorSize())}
+	for i, off := range layout.Super {
+		img.Super[i] = readPart(meta, off, metadata.SuperblockSize)
+	}
+	sb, found, blank := newest(img)
+	if blank {
+		if old := st.oldSize(meta); old > 0 {
+			return nil, fmt.Errorf("component grew from %d to %d bytes: its metadata stands at the old end of %s. Run `hastctl resize %s`, or give the component its old size back", old, meta.Size(), meta.Path(), resource)
+		}
+		return nil, &noMetadataError{resource, meta.Path()}
+	}
+	if found && data != meta {
+		// The map's place depends on how much data the replica was made for.
+		if sb.DataSize > layout.DataSize {
+			return nil, fmt.Errorf("component %s shrank: it held %d bytes of data, there is room for %d. Give it its old size back", data.Path(), sb.DataSize, layout.DataSize)
+		}
+		if layout, err = metadata.External(meta.Size(), sb.DataSize); err != nil {
+			return nil, fmt.Errorf("metadata device %s: %w", meta.Path(), err)
+		}
+	}
+	img.Layout = layout
+	for i, off := range layout.Log {
+		img.Log[i] = readPart(meta, off, metadata.LogSize)
+	}
+	img.Map = readMap(meta, layout)
+	img.StateInconsistent = st.marked(sb, found)
+	return img, nil
+}
+
+func layoutOf(data, meta source) (metadata.Layout, error) {
+	if data == meta {
+		return metadata.Internal(data.Size())
+	}
+	return metadata.External(meta.Size(), data.Size())
+}
+
+// newest decodes the superblocks: the one that counts, whether there is one, and
+// whether there was never any.
+func newest(img *metadata.Image) (sb metadata.Superblock, found, blank bool) {
+	blank = true
+	for _, b := range img.Super {
+		if b == nil {
+			blank = false
+			continue
+		}
+		s, err := metadata.DecodeSuperblock(b)
+		if !errors.Is(err, metadata.ErrNoMetadata) {
+			blank = false
+		}
+		if err == nil && (!found || s.Sequence > sb.Sequence) {
+			sb, found = s, true
+		}
+	}
+	return sb, found, blank
+}
+
+func readPart(c source, off int64, n int) []byte {
+	b := make([]byte, n)
+	if c.ReadAt(b, off) != nil {
+		return nil
+	}
+	return b
+}
+
+// mapStep is how much of the map is read at once; where that fails, page by page.
+const mapStep = 1 << 20
+
+func readMap(c source, l metadata.Layout) []byte {
+	b := make([]byte, l.MapPages*metadata.PageSize)
+	for at := 0; at < len(b); at += mapStep {
+		part := b[at:min(at+mapStep, len(b))]
+		if c.ReadAt(part, l.Map+int64(at)) == nil {
+			continue
+		}
+		for p := 0; p < len(part); p += metadata.PageSize {
+			if page := part[p : p+metadata.PageSize]; c.ReadAt(page, l.Map+int64(at+p)) != nil {
+				clear(page)
+			}
+		}
+	}
+	return b
+}
+
+// commit answers EffCommit.
+func (r *Resource) commit(d *disk, op replicate.OpID, writes []metadata.Write) {
+	ev := replicate.Event{Kind: replicate.EvCommitted, Op: op}
+	if d == nil {
+		ev.Err, ev.Text = replicate.ErrShut, errNoDisk.Error()
+		r.box.event(ev)
+		return
+	}
+	d.commitStart.Store(blockdev.Now())
+	err := writeAll(d.meta, writes)
+	d.commitStart.Store(0)
+	if err != nil {
+		ev.Err, ev.Text = replicate.ErrIO, err.Error()
+	}
+	r.box.event(ev)
+}
+
+func writeAll(c *blockdev.Component, writes []metadata.Write) error {
+	for _, w := range writes {
+		if err := c.WriteAt(w.Data, w.Offset); err != nil {
+			return err
+		}
+	}
+	return c.Flush()
+}
+
+// shut answers EffClose.
+func (r *Resource) shut(d *disk, op replicate.OpID) {
+	if d != nil {
+		r.release(d)
+	}
+	r.box.event(replicate.Event{Kind: replicate.EvClosed, Op: op})
+}
+
+// release closes a component when its operations have ended.
+func (r *Resource) release(d *disk) {
+	d.pool.stop()
+	d.pool.wg.Wait()
+	d.queue.Close()
+	r.pinned.Lock()
+	r.pinnedDisk = nil
+	r.pinned.Unlock()
+	r.holes.CompareAndSwap(d.pool.holes, nil)
+	if d.meta != d.data {
+		r.warnClose(d.meta)
+	}
+	r.warnClose(d.data)
+}
+
+func (r *Resource) warnClose(c *blockdev.Component) {
+	if err := c.Close(); err != nil {
+		r.opts.Log.Warn("closing the component failed", "path", c.Path(), "error", err)
+	}
+}
+
+// state is what the state directory keeps of a resource; never needed to find
+// data. Missing or damaged, it is empty.
+type state struct {
+	// Path and Size are of the device that holds the metadata, when last opened.
+	Path string `json:"path"`
+	Size int64  `json:"size"`
+	// Inconsistent marks the replica with this resuid.
+	Inconsistent bool        `json:"inconsistent,omitempty"`
+	Resuid       metadata.ID `json:"resuid,omitempty"`
+}
+
+func statePath(dir, resource string) string { return filepath.Join(dir, resource+".json") }
+
+func loadState(dir, resource string) (st state) {
+	b, err := os.ReadFile(statePath(dir, resource))
+	if err == nil {
+		_ = json.Unmarshal(b, &st) // damaged is as good as missing
+	}
+	return st
+}
+
+// marked says whether the mark speaks of the replica that was found: one made
+// anew on the same device does not inherit it.
+func (st *state) marked(sb metadata.Superblock, found bool) bool {
+	return st.Inconsistent && (!found || sb.Resuid == st.Resuid)
+}
+
+// oldSize is the size at which the metadata of a device that grew is found.
+func (st *state) oldSize(meta source) int64 {
+	if st.Size <= 0 || st.Size >= meta.Size() {
+		return 0
+	}
+	end := st.Size / metadata.PageSize * metadata.PageSize
+	for _, off := range []int64{end - metadata.SuperblockSize, end - metadata.TailSize} {
+		if off < 0 {
+			continue
+		}
+		b := readPart(meta, off, metadata.SuperblockSize)
+		if b == nil {
+			continue
+		}
+		if _, err := metadata.DecodeSuperblock(b); !errors.Is(err, metadata.ErrNoMetadata) {
+			return st.Size
+		}
+	}
+	return 0
+}
+
+var stateLock sync.Mutex // marks and sizes of one file come from two goroutines
+
+func changeState(dir, resource string, change func(*state)) error {
+	stateLock.Lock()
+	defer stateLock.Unlock()
+	st := loadState(dir, resource)
+	old := st
+	change(&st)
+	if st == old {
+		return nil
+	}
+	b, err := json.Marshal(st)
+	if err != nil {
+		return err
+	}
+	return writeDurably(statePath(dir, resource), b)
+}
+
+func rememberSize(dir, resource, path string, size int64) error {
+	return changeState(dir, resource, func(st *state) { st.Path, st.Size = path, size })
+}
+
+// writeDurably replaces a file so that after a crash either the old or the new
+// one is there.
+func writeDurably(path string, b []byte) (err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fs.FileMode(0o600))
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// mark answers EffStateMark, on a goroutine of its own: the component it is about
+// may be hanging.
+func (r *Resource) mark(op replicate.OpID, set bool, resuid metadata.ID) {
+	ev := replicate.Event{Kind: replicate.EvMarked, Op: op}
+	err := changeState(r.opts.StateDir, r.opts.Resource, func(st *state) {
+		st.Inconsistent, st.Resuid = set, resuid
+		if !set {
+			st.Resuid = 0
+		}
+	})
+	if err != nil {
+		ev.Err, ev.Text = replicate.ErrOther, fmt.Sprintf("cannot keep the mark in %s: %v", r.opts.StateDir, err)
+	}
+	r.box.event(ev)
+}

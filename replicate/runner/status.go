@@ -1,0 +1,86 @@
+package runner
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"hastd/metadata"
+	"hastd/replicate"
+)
+
+// ProviderInfo is the front end being served.
+type ProviderInfo struct {
+	Kind string
+	Path string
+	Size int64
+}
+
+// Snapshot is a resource at one moment.
+type Snapshot struct {
+	replicate.Status
+	Name, Node, Peer string
+	Mode             replicate.Mode
+	PeerID           metadata.NodeID
+	Provider         *ProviderInfo // nil: there is none
+	PeerAddress      string        // of the session, else ""
+	PeerPath         int
+	RoundTrip        time.Duration // 0: not known
+	BuffersFree      int64         // bytes of application memory not in use
+	Requests         int           // application requests under way
+	Metrics          Metrics
+}
+
+// Status tells the present state.
+func (r *Resource) Status(ctx context.Context) (Snapshot, error) {
+	// Made on the owner for nobody else to touch: a reader that gave up waiting
+	// must not find it half written.
+	c := make(chan *Snapshot, 1)
+	err := r.onOwner(ctx, func() { c <- r.snapshot() })
+	if err != nil {
+		return Snapshot{}, err
+	}
+	return *<-c, nil
+}
+
+func (r *Resource) snapshot() *Snapshot {
+	s := &Snapshot{
+		Status: r.machine.Status(r.now()),
+		Name:   r.opts.Resource, Node: r.opts.Node, Peer: r.opts.Peer, PeerID: r.opts.PeerID,
+		Mode:        r.opts.Mode,
+		BuffersFree: r.appMem.Free(),
+		Requests:    r.front.inflight,
+		Metrics:     r.metrics.Metrics,
+	}
+	if p, e := r.provider, r.export.Load(); p != nil && e != nil {
+		s.Provider = &ProviderInfo{p.Kind(), p.Path(), e.size}
+	}
+	if r.session != nil {
+		h := r.session.s.Hello()
+		s.PeerAddress, s.PeerPath, s.RoundTrip = h.Remote, h.Path, r.session.s.RoundTrip()
+	}
+	return s
+}
+
+// localSpeaks says whether the local replica alone can tell what the device
+// holds.
+func (r *Resource) localSpeaks() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	ok := make(chan bool, 1)
+	if r.onOwner(ctx, func() { ok <- r.disk != nil && r.machine.Status(r.now()).Disk == "uptodate" }) != nil {
+		return false
+	}
+	return <-ok
+}
+
+func sortedKeys(ms ...map[string]string) []string {
+	all := make(map[string]struct{})
+	for _, m := range ms {
+		for k := range m {
+			all[k] = struct{}{}
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
