@@ -4,7 +4,7 @@ import (
 	"testing"
 )
 
-type benchToken struct{ c chan struct{} }
+type benchToken struct{}
 
 func (k *benchToken) Released() {}
 

@@ -1,0 +1,192 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// twoPaths is a bravo with two addresses and an alpha that knows both, after a
+// path where nobody listens.
+func twoPaths(t *testing.T) (*Dialer, chan *Session) {
+	t.Helper()
+	got := make(chan *Session, 4)
+	ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
+	l, err := Listen(ListenerOptions{
+		Cluster: "c", Node: "bravo", Addresses: []string{"127.0.0.2:0", "127.1.0.2:0"},
+		Lookup: func(string, string) (*Endpoint, error) { return ep, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	closed, err := net.Listen("tcp", "127.2.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	d, err := NewDialer(DialerOptions{Options: options("alpha"), Paths: []Path{
+		{"127.2.0.1", closed.Addr().String()},
+		{"127.0.0.1:8457", l.Addrs()[0].String()},
+		{"127.1.0.1", l.Addrs()[1].String()},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d, got
+}
+
+// A dead path costs nothing but its attempt; after a loss the next path is tried
+// first; each connection leaves from its path's own address.
+func TestDialerPaths(t *testing.T) {
+	d, got := twoPaths(t)
+	for i, want := range []int{1, 2, 1} { // after path 2 comes path 0, which is dead
+		d.Kick()
+		s, err := d.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := <-got
+		h := s.Hello()
+		if h.Path != want || q.Hello().Path != want {
+			t.Errorf("session %d took path %d (peer: %d), want %d", i, h.Path, q.Hello().Path, want)
+		}
+		if local := []string{"", "127.0.0.1:", "127.1.0.1:"}[want]; !strings.HasPrefix(h.Local, local) || q.Hello().Remote != h.Local {
+			t.Errorf("session %d left from %s", i, h.Local)
+		}
+		q.end(nil) // without a word
+		if err := serve(s, newSink()).wait(t); !errors.Is(err, ErrLost) {
+			t.Errorf("ended with %v", err)
+		}
+	}
+}
+
+// Pause gives up and holds, Resume goes on at once, the context ends it.
+func TestDialerPauseResume(t *testing.T) {
+	d, got := twoPaths(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	d.Pause()
+	type result struct {
+		s   *Session
+		err error
+	}
+	res := make(chan result, 1)
+	dial := func() { s, err := d.Dial(ctx); res <- result{s, err} }
+	go dial()
+	d.Kick() // not while paused
+	select {
+	case r := <-res:
+		t.Fatalf("dialed while paused: %v", r.err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	d.Resume()
+	r := <-res
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	r.s.Close("")
+	(<-got).Close("")
+	d.Pause()
+	go dial()
+	cancel()
+	if r := <-res; !errors.Is(r.err, context.Canceled) {
+		t.Errorf("got %v", r.err)
+	}
+}
+
+// Rounds that fail come ever less often, up to the cap; Kick comes at once.
+func TestDialerBackoff(t *testing.T) {
+	o := options("alpha")
+	ln, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	ln.Close()
+	var mu sync.Mutex
+	var at []time.Time
+	fails := make(chan struct{}, 100)
+	d, err := NewDialer(DialerOptions{Options: o, Paths: []Path{{"127.0.0.1", addr}}, Failed: func(int, error) {
+		mu.Lock()
+		at = append(at, time.Now())
+		mu.Unlock()
+		fails <- struct{}{}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { _, err := d.Dial(ctx); done <- err }()
+	for range 6 {
+		<-fails
+	}
+	begin := time.Now()
+	d.Kick()
+	<-fails
+	if w := time.Since(begin); w > 300*time.Millisecond {
+		t.Errorf("a kick took %v", w)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+	for i := 1; i < 6; i++ {
+		most := min(backoffFirst<<(i-1), backoffCap)
+		if w := at[i].Sub(at[i-1]); w < most/2 || w > most+500*time.Millisecond {
+			t.Errorf("wait %d took %v, want %v to %v", i, w, most/2, most)
+		}
+	}
+	if d.LastError() == nil || o.Metrics.DialFailures.Load() < 7 {
+		t.Errorf("last error %v, %d failures", d.LastError(), o.Metrics.DialFailures.Load())
+	}
+}
+
+// An address in use is an error that names it; one that the host lacks is
+// waited for as long as another one serves.
+func TestListenAddresses(t *testing.T) {
+	lookup := func(string, string) (*Endpoint, error) { return nil, nil }
+	o := ListenerOptions{Cluster: "c", Node: "n", Lookup: lookup, Addresses: []string{"127.0.0.2:0", "192.0.2.1:8457"}}
+	l, err := Listen(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a := l.Addrs()
+	if a[0] == nil || a[1] != nil {
+		t.Errorf("listens on %v", a)
+	}
+	o.Addresses = []string{a[0].String()}
+	if _, err := Listen(o); err == nil || !strings.Contains(err.Error(), a[0].String()) {
+		t.Errorf("a busy address gave %v", err)
+	}
+	o.Addresses = []string{"192.0.2.1:8457"}
+	if _, err := Listen(o); err == nil || !strings.Contains(err.Error(), "does not have the address") {
+		t.Errorf("a missing address gave %v", err)
+	}
+}
+
+// Options that cannot work are refused with what to do.
+func TestOptionsRefused(t *testing.T) {
+	for want, change := range map[string]func(*Options){
+		"hastctl keygen":          func(o *Options) { o.Key = []byte("short") },
+		"exclude each other":      func(o *Options) { o.Insecure = true },
+		"at least 16 are needed":  func(o *Options) { o.Key = nil },
+		`unknown checksum "md5"`:  func(o *Options) { o.Checksum = "md5" },
+		`unknown compression "x"`: func(o *Options) { o.Compression = "x" },
+		"is below":                func(o *Options) { o.Timeout = 0 },
+		"cluster name":            func(o *Options) { o.Cluster = "" },
+		"own peer":                func(o *Options) { o.Peer = o.Node },
+	} {
+		o := options("alpha")
+		change(&o)
+		if _, err := NewDialer(DialerOptions{Options: o, Paths: []Path{{"", "127.0.0.2:1"}}}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
