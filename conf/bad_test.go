@@ -63,7 +63,9 @@ func TestParseLimits(t *testing.T) {
 		"depth":  {"\na = " + deep, "f:2: tables or lists are nested deeper than 16; no key of this configuration needs that"},
 		"inline": {"a={b=" + strings.Repeat("{b=", 100_000), "f:1: tables or lists are nested deeper than 16; no key of this configuration needs that"},
 		"path":   {"[" + strings.Repeat("x", 600) + "]", "f:1: the key is longer than 512 bytes; shorten it"},
-		"keys":   {"a = [" + strings.Repeat("1,", 70_000) + "]", "f:1: the file has more than 65536 keys and values; is it the right file?"},
+		"list": {"[cluster]\nname = 'c'\ninsecure = true\n[node.a]\nid = 0\naddress = [" + strings.Repeat("'10.0.0.1',", 257) + "]",
+			"f:6: node.a.address: has 257 elements; write at most 256"},
+		"keys": {"a = [" + strings.Repeat("1,", 70_000) + "]", "f:1: the file has more than 65536 keys and values; is it the right file?"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := Parse("f", []byte(tc.text)); err == nil || err.Error() != tc.want {

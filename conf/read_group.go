@@ -95,6 +95,9 @@ func addresses(t *table) []Address {
 	default:
 		t.wrong("address", "must be a list, not "+typeName(v), example)
 	}
+	if t.tooMany("address", len(elems)) {
+		return nil
+	}
 	var out []Address
 	for i, e := range elems {
 		at := t.at.with("address", index(i))

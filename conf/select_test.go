@@ -109,6 +109,24 @@ func TestOverridesOfOneNode(t *testing.T) {
 	equal(t, "schedule", r.Sync.VerifySchedule.String(), "0 3 * * sun")
 }
 
+func TestWarnings(t *testing.T) {
+	text := strings.Replace(overrides, "127.0.0.1:10809", "0.0.0.0:10809", 1)
+	text = strings.Replace(text, "insecure = true", "insecure = true\nkey-file = '/k'", 1)
+	c, err := Parse("w.toml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "warnings", c.Warnings, []string{
+		`w.toml:24: resource.r.on.a.provider-path: whoever reaches "0.0.0.0:10809" can read and write the device: NBD asks for no key`,
+		`w.toml:4: cluster.insecure: has no effect, because key-file is set`,
+	})
+	c, err = Parse("w.toml", []byte("cluster = { name = 'c', key-file = '/k' }\nnode.a = { id = 0, address = ['::1'] }"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "warnings", c.Warnings, []string{"w.toml: there is neither a resource nor a group: the daemons will have nothing to do"})
+}
+
 func TestSharedPart(t *testing.T) {
 	text := func(old, new string) string {
 		t.Helper()

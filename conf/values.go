@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -205,3 +206,11 @@ func cidr(s string) (p netip.Prefix, problem, advice string) {
 	}
 	return p, "", ""
 }
+
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+
+const nameAdvice = "use 1 to 63 letters, digits, '_', '.' or '-', beginning with a letter or digit"
+
+// ValidName says whether s can name a cluster, node, resource, group or
+// service: such a name is safe in paths, on command lines and in logs.
+func ValidName(s string) bool { return namePattern.MatchString(s) }
