@@ -90,7 +90,7 @@ func (l *Listener) control(x *stranger, ep *Endpoint, theirs *hello, raw []byte)
 	})
 	var data *net.TCPConn
 	if err == nil {
-		data, err = l.await(id, p, x.since.Add(l.patience))
+		data, err = l.await(id, p, x.since.Add(l.o.patience))
 	} else if registered && !l.forget(id) {
 		data = <-p.data
 	}

@@ -153,6 +153,7 @@ func TestLossAndGoodbyeOrder(t *testing.T) {
 		{"bye, data stays open", func(ctl, data *net.TCPConn, h *sink) { bye(ctl) }, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			p := newPair(t, options("alpha"), options("bravo"))
 			ctl, data, s := p.rawSession()
 			h := newSink()

@@ -91,8 +91,7 @@ func TestStrangersIdle(t *testing.T) {
 
 // Random bytes, scanners and dribblers are dropped, counted, logged once a cause.
 func TestStrangersGarbage(t *testing.T) {
-	p := newPair(t, options("alpha"), options("bravo"))
-	p.l.patience = 300 * time.Millisecond
+	p := newHastyPair(t, options("alpha"), options("bravo"), 300*time.Millisecond)
 	x, y := p.connect()
 	ex, ey := serve(x, newSink()), serve(y, newSink())
 	before := heap()

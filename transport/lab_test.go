@@ -57,7 +57,10 @@ func (b *safeBuffer) String() string {
 }
 
 // newPair listens on 127.0.0.2 and dials from 127.0.0.1.
-func newPair(t testing.TB, a, b Options) *pair {
+func newPair(t testing.TB, a, b Options) *pair { return newHastyPair(t, a, b, 0) }
+
+// newHastyPair has a listener that waits less for a handshake.
+func newHastyPair(t testing.TB, a, b Options, patience time.Duration) *pair {
 	t.Helper()
 	p := &pair{t: t, got: make(chan *Session, 16), logs: new(safeBuffer)}
 	p.ep = &Endpoint{Options: b, Session: func(s *Session) { p.got <- s }}
@@ -70,7 +73,7 @@ func newPair(t testing.TB, a, b Options) *pair {
 			}
 			return p.ep, nil
 		},
-		Logger: slog.New(slog.NewTextHandler(p.logs, nil)),
+		Logger: slog.New(slog.NewTextHandler(p.logs, nil)), patience: patience,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -23,6 +23,8 @@ type ListenerOptions struct {
 	Lookup  func(resource, peer string) (*Endpoint, error)
 	Logger  *slog.Logger
 	Metrics *ListenerMetrics
+
+	patience time.Duration // helloTimeout, but shorter in tests
 }
 
 // Endpoint is the listening side of one resource.
@@ -62,11 +64,9 @@ type Listener struct {
 	o    ListenerOptions
 	lim  logLimit
 	wait *strangers
-	// patience is helloTimeout, shorter in tests.
-	patience time.Duration
-	wg       sync.WaitGroup
-	ctx      context.Context
-	stop     context.CancelFunc
+	wg   sync.WaitGroup
+	ctx  context.Context
+	stop context.CancelFunc
 
 	mu      sync.Mutex
 	lns     []net.Listener // by address, nil while not there
@@ -92,11 +92,14 @@ func Listen(o ListenerOptions) (*Listener, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
+	if o.patience == 0 {
+		o.patience = helloTimeout
+	}
 	if o.Metrics == nil {
 		o.Metrics = new(ListenerMetrics)
 	}
 	l := &Listener{
-		o: o, lim: logLimit{log: o.Logger}, wait: new(strangers), patience: helloTimeout,
+		o: o, lim: logLimit{log: o.Logger}, wait: new(strangers),
 		lns: make([]net.Listener, len(o.Addresses)), pending: make(map[string]*pending),
 	}
 	l.ctx, l.stop = context.WithCancel(context.Background())
@@ -227,7 +230,7 @@ func (l *Listener) admit(c *net.TCPConn) {
 	if l.ctx.Err() != nil { // closeAll may have been before add
 		_ = c.Close()
 	}
-	_ = c.SetDeadline(x.since.Add(l.patience))
+	_ = c.SetDeadline(x.since.Add(l.o.patience))
 	l.o.Metrics.Handshakes.Add(1)
 	l.wg.Add(1)
 	go func() {

@@ -31,10 +31,10 @@ func (f DoneFunc) Released() { f() }
 // Handler takes what arrives. Serve calls all three from its own goroutine.
 type Handler interface {
 	// Body returns memory of exactly n bytes for the body of f, which is about
-	// to arrive. It may block, which holds the peer back; should the session end
-	// meanwhile, Ended says so. Nil ends the session. If Serve returns before
-	// the Frame call that would have delivered it, the memory (of one body at
-	// most) stays with the handler.
+	// to arrive. It may block, which holds the peer back; after its Timeout the
+	// peer gives up. Should the session end meanwhile, Ended says so. Nil ends
+	// the session. If Serve returns before the Frame call that would have
+	// delivered it, the memory (of one body at most) stays with the handler.
 	Body(f *Frame, n int) []byte
 	// Frame delivers one frame, body nil if it has none. f is reused afterwards.
 	Frame(f *Frame, body []byte)
@@ -63,7 +63,8 @@ type PeerHello struct {
 //	  └──────bye heard, silence, loss, protocol error, refused body──────▶ ended
 //
 // In closing nothing more is delivered and nothing more is taken to send.
-// Whoever got a session calls Serve once, or Close if it does not want it.
+// Whoever got a session calls Serve once and soon, for until then no keepalive is
+// answered, or Close if it does not want it.
 type Session struct {
 	o     *Options
 	peer  PeerHello
@@ -239,7 +240,10 @@ func (s *Session) lost(err error) {
 // lingerLocked ends the session after closeLinger at the latest.
 func (s *Session) lingerLocked() {
 	if s.linger == nil {
-		s.linger = time.AfterFunc(closeLinger, func() { s.end(nil) })
+		s.linger = time.AfterFunc(closeLinger, func() {
+			s.bye() // not said yet if the peer takes no data
+			s.end(nil)
+		})
 	}
 }
 

@@ -24,7 +24,7 @@ func text(n int) []byte { return bytes.Repeat([]byte("all work and no play "), n
 func TestSessionCarriesBodies(t *testing.T) {
 	bodies := [][]byte{
 		nil, noise(1, 1), make([]byte, 512), text(4096), noise(2, 4096), make([]byte, 4096),
-		noise(3, 65536), text(readBuffer - 1), noise(4, readBuffer+5), text(1 << 20), make([]byte, 1<<20), noise(5, 3<<20), text(5 << 20),
+		noise(3, 65536), text(readBuffer - 1), noise(4, readBuffer+5), text(1 << 20), make([]byte, 1<<20), noise(5, 1<<20+3), text(2 << 20),
 	}
 	for _, sum := range []string{"none", "crc32c", "xxh3", "sha256"} {
 		for _, pack := range []string{"none", "hole", "lz4", "zstd"} {
@@ -134,5 +134,69 @@ func TestHelloTellsFacts(t *testing.T) {
 	x.Send([]Out{{Done: DoneFunc(func() { told++ })}})
 	if told != 1 {
 		t.Errorf("a frame sent after the end was told %d times", told)
+	}
+}
+
+// Batch comes before the reader waits, also in the middle of a body, so nothing
+// delivered is left lying.
+func TestBatchBeforeWaiting(t *testing.T) {
+	p := newPair(t, options("alpha"), options("bravo"))
+	ctl, data, s := p.rawSession()
+	h := &batchSink{mem: make([]byte, 100)}
+	got, acted := 0, make(chan int, 10)
+	h.frame = func(*Frame) { got++ }
+	h.batch = func() { acted <- got }
+	e := &end{s: s, done: make(chan error, 1)}
+	go func() { e.done <- s.Serve(h) }()
+	var b [3*headerSize + 50]byte
+	(&header{}).put(b[:])
+	(&header{}).put(b[headerSize:])
+	(&header{raw: 100, wire: 100}).put(b[2*headerSize:])
+	if _, err := data.Write(b[:]); err != nil { // half a body
+		t.Fatal(err)
+	}
+	if n := <-acted; n != 2 {
+		t.Errorf("the first batch had %d frames", n)
+	}
+	if _, err := data.Write(make([]byte, 50)); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-acted; n != 3 {
+		t.Errorf("the second batch ended at %d frames", n)
+	}
+	ctl.Close()
+	e.wait(t)
+}
+
+// A close while the peer takes no data still ends in time and tells the reason.
+func TestCloseWhileStalled(t *testing.T) {
+	p := newPair(t, options("alpha"), options("bravo"))
+	x, y := p.connect()
+	h := newSink()
+	started := make(chan struct{}, 1)
+	h.alloc = func(f *Frame, n int) []byte {
+		select {
+		case started <- struct{}{}:
+		default:
+		}
+		<-y.Ended()
+		return make([]byte, n)
+	}
+	ex, ey := serve(x, newSink()), serve(y, h)
+	var told atomic.Int64
+	for range 32 {
+		x.Send([]Out{{Body: [][]byte{make([]byte, 1<<20)}, Done: DoneFunc(func() { told.Add(1) })}})
+	}
+	<-started
+	x.Close("enough")
+	if err := ex.wait(t); !errors.Is(err, ErrClosed) {
+		t.Errorf("the closing side ended with %v", err)
+	}
+	var bye *PeerClosed
+	if err := ey.wait(t); !errors.As(err, &bye) || bye.Reason != "enough" {
+		t.Errorf("the other side ended with %v", err)
+	}
+	if told.Load() != 32 {
+		t.Errorf("%d tokens told", told.Load())
 	}
 }

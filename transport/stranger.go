@@ -8,10 +8,10 @@ import (
 )
 
 // Limits on connections that have not finished their handshake. An honest one
-// takes milliseconds.
+// takes milliseconds, but a peer with many resources starts many at once.
 const (
-	maxStrangers   = 64
-	maxFromOneHost = 16
+	maxStrangers   = 96
+	maxFromOneHost = 32
 )
 
 // strangers keeps connections in the handshake and pushes out the oldest when
