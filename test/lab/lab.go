@@ -1,0 +1,248 @@
+package lab
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+	"time"
+
+	"hastd/test/lab/disk"
+)
+
+// Options describe a lab. Zero values are filled in.
+type Options struct {
+	Dir         string // everything below it; must exist
+	Programs    Programs
+	Size        int64 // of each disk in bytes, metadata included; default 64 MiB
+	Seed        uint64
+	Replication string        // default "fullsync"
+	Timeout     time.Duration // of the peer; default 2 s
+	DiskTimeout time.Duration // default 10 s
+	StartAs     string        // default "secondary"
+	KeepDirty   int           // default 64
+	ExtentSize  string        // default "256KiB"
+	OnPeerLoss  string        // default "continue"
+	Compression string        // default "none"
+	Relay       bool          // a relay on loopback addresses instead of namespaces
+	Plain       bool          // plain files as disks: no power loss, no faults, no root
+	LogLevel    string        // default "debug"
+	Env         []string      // for the daemons
+	Extra       string        // more lines for the [resource.data] table
+}
+
+// Lab is two nodes with a link. Close it.
+type Lab struct {
+	o     Options
+	net   Network
+	Nodes [2]*Node
+}
+
+const port = 8457
+
+// New makes the network, the disks and the configurations. It starts no daemon.
+func New(o Options) (*Lab, error) {
+	def := func(v *string, to string) {
+		if *v == "" {
+			*v = to
+		}
+	}
+	def(&o.Replication, "fullsync")
+	def(&o.StartAs, "secondary")
+	def(&o.ExtentSize, "256KiB")
+	def(&o.OnPeerLoss, "continue")
+	def(&o.Compression, "none")
+	def(&o.LogLevel, "debug")
+	if o.Size == 0 {
+		o.Size = 64 << 20
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 2 * time.Second
+	}
+	if o.DiskTimeout == 0 {
+		o.DiskTimeout = 10 * time.Second
+	}
+	if o.KeepDirty == 0 {
+		o.KeepDirty = 64
+	}
+	l := &Lab{o: o}
+	var err error
+	if o.Relay {
+		l.net, err = NewRelay(port)
+	} else {
+		l.net, err = NewNamespaces()
+	}
+	if err != nil {
+		return nil, err
+	}
+	for s := range l.Nodes {
+		n := &Node{Side: Side(s), lab: l, dir: filepath.Join(o.Dir, Side(s).String())}
+		n.api = newAPI(n.Control())
+		l.Nodes[s] = n
+		if err := os.MkdirAll(n.path("state"), 0o700); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+		if err := l.makeDisk(n); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	if err := os.WriteFile(filepath.Join(o.Dir, "cluster.key"), newKey(), 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	for _, n := range l.Nodes {
+		if err := l.WriteConfig(n); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	return l, nil
+}
+
+// newKey is a cluster key as `hastctl keygen` writes it.
+func newKey() []byte {
+	key := make([]byte, 32)
+	rand.Read(key) // never fails: it ends the process instead
+	return []byte(base64.StdEncoding.EncodeToString(key) + "\n")
+}
+
+func (l *Lab) makeDisk(n *Node) error {
+	if l.o.Plain {
+		f, err := os.Create(n.path("disk.img"))
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Truncate(l.o.Size), f.Close())
+	}
+	log, err := os.Create(n.path("disk.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	n.Disk, err = disk.Start(l.o.Programs.Labdisk, n.path("disk"), disk.Options{
+		Size: l.o.Size, Seed: l.o.Seed*2 + uint64(n.Side), KeepRandom: true,
+	}, log)
+	return err
+}
+
+// Local is the file that is the node's component.
+func (n *Node) Local() string {
+	if n.Disk == nil {
+		return n.path("disk.img")
+	}
+	return n.Disk.Path()
+}
+
+var configText = template.Must(template.New("hast.toml").Parse(`# Two nodes of a lab.
+[cluster]
+name     = "lab"
+key-file = "{{.Key}}"
+
+[hastd]
+port  = {{.Port}}
+http  = ""
+exec  = ""
+{{range .Nodes}}
+[node.{{.Side}}]
+id      = {{printf "%d" .Side}}
+address = ["{{.Address}}"]
+hastd.control = "{{.Control}}"
+hastd.state   = "{{.State}}"
+{{end}}
+[resource.data]
+replication  = "{{.O.Replication}}"
+provider     = "nbd-server"
+extent-size  = "{{.O.ExtentSize}}"
+keepdirty    = {{.O.KeepDirty}}
+compression  = "{{.O.Compression}}"
+timeout      = "{{.O.Timeout}}"
+disk-timeout = "{{.O.DiskTimeout}}"
+start-as     = "{{.O.StartAs}}"
+on-peer-loss = "{{.O.OnPeerLoss}}"
+{{.O.Extra}}
+{{range .Nodes}}
+[resource.data.on.{{.Side}}]
+local         = "{{.Local}}"
+provider-path = "{{.Socket}}"
+{{end}}`))
+
+// WriteConfig writes the configuration that a node reads.
+func (l *Lab) WriteConfig(n *Node) error {
+	type node struct {
+		Side                                   Side
+		Address, Control, State, Local, Socket string
+	}
+	data := struct {
+		Key   string
+		Port  int
+		O     Options
+		Nodes []node
+	}{Key: filepath.Join(l.o.Dir, "cluster.key"), Port: port, O: l.o}
+	for _, m := range l.Nodes {
+		if m == nil {
+			continue
+		}
+		data.Nodes = append(data.Nodes, node{m.Side, l.net.Address(m.Side, n.Side), m.Control(), m.path("state"), m.Local(), m.Socket()})
+	}
+	f, err := os.Create(n.Config())
+	if err != nil {
+		return err
+	}
+	return errors.Join(configText.Execute(f, data), f.Close())
+}
+
+// Network is the link.
+func (l *Lab) Network() Network { return l.net }
+
+// Cut cuts the link, seen from a side.
+func (l *Lab) Cut(s Side, c Cut) error { return l.net.Cut(s, c) }
+
+// Heal makes the link whole.
+func (l *Lab) Heal() error { return l.net.Cut(Alpha, CutNone) }
+
+// CreateAndStart makes both replicas and starts both daemons.
+func (l *Lab) CreateAndStart(createArgs ...string) error {
+	for _, n := range l.Nodes {
+		if err := n.Create(createArgs...); err != nil {
+			return err
+		}
+	}
+	for _, n := range l.Nodes {
+		if err := n.Start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Tails are the ends of both logs, for a failure's report.
+func (l *Lab) Tails(lines int) string {
+	var b strings.Builder
+	for _, n := range l.Nodes {
+		s, err := n.Status()
+		fmt.Fprintf(&b, "==== %v: %v %v\n%s\n", n.Side, s, err, n.LogTail(lines))
+	}
+	return b.String()
+}
+
+// Close ends everything, whatever state it is in.
+func (l *Lab) Close() error {
+	var errs []error
+	for _, n := range l.Nodes {
+		if n == nil {
+			continue
+		}
+		if n.cmd != nil {
+			n.cmd.Process.Kill()
+		}
+		if n.Disk != nil {
+			errs = append(errs, n.Disk.Stop())
+		}
+		if n.cmd != nil {
+			errs = append(errs, n.gone())
+		}
+	}
+	return errors.Join(append(errs, l.net.Close())...)
+}

@@ -1,0 +1,117 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"testing"
+)
+
+// helperEnv makes the test binary a helper that runs on a node of a network.
+const helperEnv = "LAB_TEST_HELPER"
+
+func TestMain(m *testing.M) {
+	if addr := os.Getenv(helperEnv); addr != "" {
+		fmt.Println(echo(addr))
+		os.Exit(1)
+	}
+	code := m.Run()
+	if programsDir != "" {
+		os.RemoveAll(programsDir)
+	}
+	os.Exit(code)
+}
+
+// echo answers every connection with its own bytes, for as long as stdin is open.
+func echo(addr string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	fmt.Println("ready")
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer c.Close()
+			io.Copy(c, c)
+		}()
+	}
+}
+
+var (
+	programsOnce sync.Once
+	programs     Programs
+	programsDir  string
+	programsErr  error
+)
+
+// needPrograms builds hastd, hastctl and labdisk once for all tests.
+func needPrograms(t testing.TB) Programs {
+	t.Helper()
+	programsOnce.Do(func() {
+		if programsDir, programsErr = os.MkdirTemp("", "lab-programs-"); programsErr == nil {
+			programs, programsErr = Build(programsDir, os.Getenv("LAB_RACE") == "1")
+		}
+	})
+	if programsErr != nil {
+		t.Skipf("the programs cannot be built yet: %v", programsErr)
+	}
+	return programs
+}
+
+// newLab makes a lab that ends with the test, and shows both logs if it failed.
+func newLab(t testing.TB, o Options) *Lab {
+	t.Helper()
+	if os.Getuid() != 0 && !(o.Relay && o.Plain) {
+		t.Skip("namespaces and FUSE disks need root")
+	}
+	o.Programs = needPrograms(t)
+	if o.Dir == "" {
+		// Not t.TempDir: socket paths have an end at 107 bytes.
+		dir, err := os.MkdirTemp("", "lab-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if t.Failed() && os.Getenv("LAB_KEEP") == "1" {
+				t.Logf("kept: %s", dir)
+				return
+			}
+			os.RemoveAll(dir)
+		})
+		o.Dir = dir
+	}
+	l, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(l.Tails(60))
+		}
+		if err := l.Close(); err != nil {
+			t.Errorf("ending the lab: %v", err)
+		}
+	})
+	return l
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// background is a context that ends with the test.
+func background(t testing.TB) context.Context { return t.Context() }

@@ -1,0 +1,197 @@
+package lab
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Side is one of the two nodes.
+type Side int
+
+// The nodes. Alpha has the lower id.
+const (
+	Alpha Side = 0
+	Bravo Side = 1
+)
+
+func (s Side) String() string { return [...]string{"alpha", "bravo"}[s] }
+
+// Other is the peer.
+func (s Side) Other() Side { return 1 - s }
+
+// Cut is what a link does to packets.
+type Cut int
+
+// The ways to cut. Silent ones swallow packets, so that each side only notices
+// by time-outs; Reset answers each with a reset.
+const (
+	CutNone  Cut = iota
+	CutBoth      // silent both ways
+	CutFrom      // what this side sends is swallowed
+	CutTo        // what the other side sends to this one is swallowed
+	CutReset     // connections are reset, at once
+)
+
+func (c Cut) String() string {
+	return [...]string{"whole", "silent", "one way out", "one way in", "reset"}[c]
+}
+
+// Network is the link between the two nodes.
+type Network interface {
+	// Address is where node at is, in the configuration that node reader reads.
+	Address(at, reader Side) string
+	// Command wraps a command line so that it runs on a node.
+	Command(s Side, argv ...string) []string
+	// Cut does something to the link, seen from a side; CutNone heals it.
+	Cut(s Side, c Cut) error
+	// Sent counts the bytes that a side has sent over the link.
+	Sent(s Side) (int64, error)
+	io.Closer
+}
+
+// namespaces is two network namespaces with a veth between them. Each is held
+// by a process, so nothing stays behind when the lab dies.
+type namespaces struct {
+	hold [2]*exec.Cmd
+}
+
+const linkName = "lab0"
+
+// NewNamespaces makes the network. It needs root, ip and nft.
+func NewNamespaces() (Network, error) {
+	n := &namespaces{}
+	for s := range n.hold {
+		h := exec.Command("unshare", "--net", "--", "sleep", "infinity")
+		h.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+		if err := h.Start(); err != nil {
+			return nil, errors.Join(fmt.Errorf("lab: a network namespace: %w", err), n.Close())
+		}
+		n.hold[s] = h
+	}
+	if err := n.setUp(); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+func (n *namespaces) setUp() error {
+	for s := range n.hold {
+		if err := n.awaitNamespace(Side(s)); err != nil {
+			return err
+		}
+	}
+	pid := func(s Side) string { return strconv.Itoa(n.hold[s].Process.Pid) }
+	if err := run("", "ip", "link", "add", linkName, "netns", pid(Alpha), "type", "veth", "peer", "name", linkName, "netns", pid(Bravo)); err != nil {
+		return err
+	}
+	for _, s := range []Side{Alpha, Bravo} {
+		for _, c := range []string{
+			"ip link set lo up",
+			"ip addr add " + n.Address(s, s) + "/24 dev " + linkName,
+			"ip link set " + linkName + " addrgenmode none",
+			"ip link set " + linkName + " up",
+		} {
+			if err := run("", n.Command(s, strings.Fields(c)...)...); err != nil {
+				return err
+			}
+		}
+		if err := n.rules(s, "", ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitNamespace waits until the holder has left this process's namespace.
+func (n *namespaces) awaitNamespace(s Side) error {
+	own, err := readLink("/proc/self/ns/net")
+	if err != nil {
+		return err
+	}
+	return poll(startLimit, func() (bool, error) {
+		ns, err := readLink(fmt.Sprintf("/proc/%d/ns/net", n.hold[s].Process.Pid))
+		return err == nil && ns != own, err
+	})
+}
+
+func (n *namespaces) Address(at, _ Side) string { return fmt.Sprintf("10.77.0.%d", at+1) }
+
+func (n *namespaces) Command(s Side, argv ...string) []string {
+	return append([]string{"nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", n.hold[s].Process.Pid), "--"}, argv...)
+}
+
+// rules replaces the packet filter of a side.
+func (n *namespaces) rules(s Side, in, out string) error {
+	rule := func(dir, verb string) string {
+		if verb == "" {
+			return ""
+		}
+		return dir + ` "` + linkName + `" ` + verb
+	}
+	return run(fmt.Sprintf(`
+table inet lab
+delete table inet lab
+table inet lab {
+	chain in { type filter hook input priority 0; %s; }
+	chain out { type filter hook output priority 0; %s; }
+}`, rule("iifname", in), rule("oifname", out)), n.Command(s, "nft", "-f", "-")...)
+}
+
+func (n *namespaces) Cut(s Side, c Cut) error {
+	const drop, reset = "drop", "meta l4proto tcp reject with tcp reset"
+	switch c {
+	case CutNone:
+		return errors.Join(n.rules(Alpha, "", ""), n.rules(Bravo, "", ""))
+	case CutBoth:
+		return n.rules(s, drop, drop)
+	case CutFrom:
+		return n.rules(s, "", drop)
+	case CutTo:
+		return n.rules(s, drop, "")
+	case CutReset:
+		return errors.Join(n.rules(Alpha, reset, ""), n.rules(Bravo, reset, ""))
+	}
+	return fmt.Errorf("lab: unknown cut %d", c)
+}
+
+func (n *namespaces) Sent(s Side) (int64, error) {
+	out, err := exec.Command("nsenter", n.Command(s, "ip", "-s", "-j", "link", "show", "dev", linkName)[1:]...).Output()
+	if err != nil {
+		return 0, fmt.Errorf("lab: counters of the link: %w", err)
+	}
+	var links []struct {
+		Stats64 struct {
+			TX struct{ Bytes int64 }
+		}
+	}
+	if err := json.Unmarshal(out, &links); err != nil || len(links) != 1 {
+		return 0, fmt.Errorf("lab: counters of the link: %s", out)
+	}
+	return links[0].Stats64.TX.Bytes, nil
+}
+
+func (n *namespaces) Close() error {
+	for _, h := range n.hold {
+		if h != nil {
+			h.Process.Kill()
+			h.Wait() // killed: its error says nothing
+		}
+	}
+	return nil
+}
+
+// run runs a command to its end; stdin may be empty.
+func run(stdin string, argv ...string) error {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdin = strings.NewReader(stdin)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("lab: %s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
