@@ -118,7 +118,7 @@ func cleanUp(folder string) (did []string, err error) {
 			note(removeLink(link, target), "removed the symlink %s to %s", link, target)
 		}
 	}
-	for _, dev := range loopsBelow(real) {
+	for _, dev := range loopsOf(real) {
 		users, _ := blockdev.Holders(dev)
 		held := ""
 		if len(users) > 0 {

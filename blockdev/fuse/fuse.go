@@ -102,7 +102,6 @@ func Serve(opts Options) (p *Provider, err error) {
 	if err := p.checkPath(); err != nil {
 		return nil, err
 	}
-	mnt := filepath.Join(p.dir, "mnt")
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("serve %s over FUSE: %w", info.Name, err)
@@ -112,9 +111,17 @@ func Serve(opts Options) (p *Provider, err error) {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return nil, err
 	}
+	// As the kernel's lists name it.
+	if p.dir, err = filepath.EvalSymlinks(p.dir); err == nil {
+		p.dir, err = filepath.Abs(p.dir)
+	}
+	if err != nil {
+		return nil, err
+	}
 	if p.lock, err = claim(p.dir); err != nil {
 		return nil, err
 	}
+	mnt := filepath.Join(p.dir, "mnt")
 	// What a killed daemon left of this very provider would be in the way.
 	if _, err = cleanUp(p.dir); err == nil {
 		if err = os.MkdirAll(mnt, 0o700); err == nil {
@@ -125,12 +132,15 @@ func Serve(opts Options) (p *Provider, err error) {
 		p.lock.Close()
 		return nil, err
 	}
-	server, err := gofuse.NewServer(p.fs, mnt, &gofuse.MountOptions{
-		DirectMountStrict: true,
-		Name:              "hast",
-		FsName:            "hast-" + info.Name,
-		MaxWrite:          maxTransfer,
-		MaxBackground:     maxInFlight,
+	fd, err := mountFUSE(mnt, info.Name)
+	if err != nil {
+		close(p.served)
+		_ = p.tearDown()
+		return nil, err
+	}
+	server, err := gofuse.NewServer(p.fs, fmt.Sprintf("/dev/fd/%d", fd), &gofuse.MountOptions{
+		MaxWrite:      maxTransfer,
+		MaxBackground: maxInFlight,
 		// Without it the kernel has one direct request in flight and no more.
 		ExtraCapabilities: gofuse.CAP_ASYNC_DIO,
 		DisableXAttrs:     true,
@@ -140,7 +150,7 @@ func Serve(opts Options) (p *Provider, err error) {
 	if err != nil {
 		close(p.served)
 		_ = p.tearDown()
-		return nil, fmt.Errorf("mount on %s: %w", mnt, err)
+		return nil, fmt.Errorf("start the FUSE server on %s: %w", mnt, err)
 	}
 	go func() {
 		defer close(p.served)

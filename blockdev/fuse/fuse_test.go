@@ -30,6 +30,13 @@ func TestMain(m *testing.M) {
 // helper serves a device until it is killed.
 func helper(dir string) {
 	_, err := Serve(Options{Device: newMemory(nil, "killed", 32<<20, 4096), Dir: filepath.Join(dir, "run"), Path: filepath.Join(dir, "dev", "killed")})
+	// A hook program that outlives the daemon must not keep the device alive. It
+	// ends with the test: its standard input is a pipe of the test's.
+	hook := exec.Command("cat")
+	hook.Stdin = os.Stdin
+	if err == nil {
+		err = hook.Start()
+	}
 	fmt.Println(err)
 	select {}
 }
@@ -83,7 +90,7 @@ func nothingLeft(t *testing.T, dir string) {
 	if err != nil || strings.Contains(string(mounts), dir+"/run") {
 		t.Errorf("a mount is left: %v\n%s", err, mounts)
 	}
-	if loops := loopsBelow(dir); len(loops) > 0 {
+	if loops := append(loopsOf(dir+"/run/data"), loopsOf(dir+"/run/killed")...); len(loops) > 0 {
 		t.Errorf("loop devices are left: %v\n%s", loops, run(t, "losetup", "-a"))
 	}
 	links, _ := filepath.Glob(dir + "/dev/*")
@@ -228,7 +235,7 @@ func TestFUSEKeepsThirtyTwoRequestsInFlight(t *testing.T) {
 		}
 	})
 	cmd := exec.Command("fio", "--name=depth", "--filename="+p.Path(), "--ioengine=libaio", "--direct=1", "--rw=randwrite",
-		"--bs=4k", "--iodepth=32", "--number_ios=512", "--size=64m", "--verify=crc32c", "--randrepeat=1")
+		"--bs=4k", "--iodepth=32", "--number_ios=512", "--size=64m", "--verify=crc32c", "--verify_state_save=0", "--randrepeat=1")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -243,7 +250,7 @@ func TestFUSEKeepsThirtyTwoRequestsInFlight(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("fio: %v\n%s", err, out.String())
 	}
-	t.Logf("most in flight: %d", m.most)
+	m.set(func() { t.Logf("most in flight: %d", m.most) })
 }
 
 func TestFUSEPassesErrorsOn(t *testing.T) {
@@ -345,15 +352,28 @@ func TestFUSEKilledDaemonIsCleanedUp(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			in, alive, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer alive.Close()
+			cmd.Stdin = in
+			defer in.Close()
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
+			// The test may end before the kill that belongs to it.
+			t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 			line := make([]byte, 256)
 			n, _ := out.Read(line)
 			if got := string(line[:n]); got != "<nil>\n" {
 				t.Fatal(got)
 			}
 			path, mnt := filepath.Join(dir, "dev", "killed"), filepath.Join(dir, "mnt")
+			loop, err := os.Readlink(path)
+			if err != nil || len(loopsOf(dir+"/run/killed")) != 1 {
+				t.Fatal(loop, err)
+			}
 			if mounted {
 				run(t, "mkfs.ext4", "-q", path)
 				if err := os.Mkdir(mnt, 0o755); err != nil {
@@ -374,6 +394,14 @@ func TestFUSEKilledDaemonIsCleanedUp(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = cmd.Wait()
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.ReadAt(make([]byte, 4096), 16<<20+8192); !errors.Is(err, unix.EIO) {
+				t.Errorf("a read once the daemon is dead: %v", err)
+			}
+			f.Close()
 			did, err := Cleanup(filepath.Join(dir, "run"))
 			if err != nil {
 				t.Fatal(err)
@@ -382,9 +410,15 @@ func TestFUSEKilledDaemonIsCleanedUp(t *testing.T) {
 				if !strings.Contains(strings.Join(did, "\n"), "held by the mount on "+mnt) {
 					t.Errorf("the mount that holds the device is not named: %q", did)
 				}
+				if len(loopsOf(dir+"/run/killed")) != 1 {
+					t.Error("the loop device is no longer recognised once its file's mount is gone")
+				}
 				run(t, "umount", mnt)
 			}
 			nothingLeft(t, dir)
+			if b, err := os.ReadFile("/sys/block/" + filepath.Base(loop) + "/loop/backing_file"); err == nil {
+				t.Errorf("%s is still attached to %s", loop, b)
+			}
 			if did, err := Cleanup(filepath.Join(dir, "run")); len(did) > 0 || err != nil {
 				t.Errorf("cleaning up twice: %v, %v", did, err)
 			}

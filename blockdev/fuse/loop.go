@@ -36,7 +36,7 @@ func attachLoop(file string, sector int) (string, error) {
 	defer unix.Close(ctl)
 	config := unix.LoopConfig{Fd: uint32(fd), Size: uint32(sector)}
 	config.Info.Flags = unix.LO_FLAGS_DIRECT_IO
-	copy(config.Info.File_name[:len(config.Info.File_name)-1], file)
+	copy(config.Info.File_name[:], loopTag(file))
 	for range loopTries {
 		number, err := unix.IoctlRetInt(ctl, unix.LOOP_CTL_GET_FREE)
 		if err != nil {
@@ -79,17 +79,50 @@ func detachLoop(dev string) error {
 	return nil
 }
 
-// loopsBelow lists the loop devices whose file is below dir.
-func loopsBelow(dir string) []string {
+// loopTag is what the loop device notes as the name of its file: the end of the
+// path, as much as fits.
+func loopTag(file string) string {
+	const room = len(unix.LoopInfo64{}.File_name) - 1
+	return file[max(0, len(file)-room):]
+}
+
+// loopsOf lists the loop devices over the file of the provider whose folder this
+// is. Once its mount is gone the kernel gives the file's path without it, and the
+// noted name has to tell.
+func loopsOf(folder string) []string {
 	var devs []string
-	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err == nil && strings.HasPrefix(string(b), dir+"/") {
-			devs = append(devs, "/dev/"+filepath.Base(filepath.Dir(filepath.Dir(f))))
+	file := filepath.Join(folder, "mnt", fileName)
+	paths, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		dev := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(path)))
+		switch strings.TrimSuffix(string(b), "\n") {
+		case file:
+			devs = append(devs, dev)
+		case "/" + fileName:
+			if noted(dev) == loopTag(file) {
+				devs = append(devs, dev)
+			}
 		}
 	}
 	return devs
+}
+
+// noted is the name of its file that a loop device was given.
+func noted(dev string) string {
+	fd, err := unix.Open(dev, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	info, err := unix.IoctlLoopGetStatus64(fd)
+	if err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(info.File_name[:])
 }
 
 // fuseMount is a mount of ours.
@@ -130,18 +163,31 @@ func mountsBelow(dir string) ([]fuseMount, error) {
 
 var mountEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
+// mountFUSE mounts an empty FUSE connection and returns its descriptor. Not left
+// to the FUSE library, because that opens it inheritable: a hook program that
+// outlives a killed daemon would keep the connection, and whoever uses the
+// device would hang instead of getting EIO.
+func mountFUSE(mnt, name string) (int, error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("no FUSE here (modprobe fuse may help): open /dev/fuse: %w", err)
+	}
+	data := fmt.Sprintf("fd=%d,rootmode=%o,user_id=%d,group_id=%d,max_read=%d", fd, unix.S_IFDIR, os.Geteuid(), os.Getegid(), maxTransfer)
+	if err := unix.Mount("hast-"+name, mnt, fsType, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, data); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("mount on %s: %w", mnt, err)
+	}
+	return fd, nil
+}
+
 // connectionOf is the number of the FUSE connection behind a mount.
 func connectionOf(mnt string) (uint32, error) {
-	real, err := filepath.EvalSymlinks(filepath.Dir(mnt))
-	if err != nil {
-		return 0, err
-	}
-	mounts, err := mountsBelow(real)
+	mounts, err := mountsBelow(filepath.Dir(mnt))
 	if err != nil {
 		return 0, err
 	}
 	for i := len(mounts) - 1; i >= 0; i-- { // the topmost is the last
-		if mounts[i].dir == filepath.Join(real, filepath.Base(mnt)) {
+		if mounts[i].dir == mnt {
 			return mounts[i].conn, nil
 		}
 	}
