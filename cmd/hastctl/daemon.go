@@ -156,7 +156,7 @@ suspension, split-brain. With --json each line is one object.`,
 				return err
 			}
 			return c.Events(cmd.Context(), nil, func(ev api.Event) error {
-				if len(args) == 1 && args[0] != all && ev.Name != args[0] && ev.Kind != api.KindLost {
+				if len(args) == 1 && args[0] != all && ev.Name != args[0] && ev.Kind != api.KindDropped {
 					return nil
 				}
 				return a.writeEvent(ev)

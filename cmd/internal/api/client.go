@@ -102,6 +102,9 @@ func (c *Client) Events(ctx context.Context, started func(), each func(Event) er
 		if err := each(ev); err != nil {
 			return err
 		}
+		if ev.Kind == KindDropped {
+			return exit.New(exit.Again, "follow them again, and read them faster", "events were missed: they were not read fast enough")
+		}
 	}
 	if ctx.Err() != nil {
 		return nil

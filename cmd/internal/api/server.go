@@ -278,6 +278,8 @@ func classify(err error) Failure {
 		}
 	case errors.Is(err, context.DeadlineExceeded):
 		f.Code = exit.Again
+	case errors.Is(err, context.Canceled):
+		f = Failure{Error: "hastd is stopping; the command may have been carried out", Hint: "look at hastctl status once it runs again", Code: exit.Again}
 	}
 	return f
 }

@@ -89,8 +89,8 @@ type Event struct {
 	Reason string    `json:"reason"`
 }
 
-// KindLost is the event in place of those that a slow reader missed.
-const KindLost = "events-lost"
+// KindDropped is the last event of a stream whose reader fell behind.
+const KindDropped = "dropped"
 
 // RoleRequest is the body of POST /v1/resources/NAME/role.
 type RoleRequest struct {

@@ -168,6 +168,16 @@ func (o *opened) image() (*metadata.Image, error) {
 	}
 	for i := range 2 {
 		img.Super[i] = read(l.Super[i], metadata.SuperblockSize)
+	}
+	if sb, err := metadata.Inspect(img); err == nil && !o.internal() {
+		// The map's place depends on how much data the replica was made for; the
+		// component may have grown since.
+		if old, err := metadata.External(o.meta.Size(), sb.Super.DataSize); err == nil {
+			l = old
+			img.Layout, o.layout = l, l
+		}
+	}
+	for i := range 2 {
 		img.Log[i] = read(l.Log[i], metadata.LogSize)
 	}
 	if img.Map = read(l.Map, l.MapPages*metadata.PageSize); img.Map == nil {

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hastd/cmd/internal/exit"
+)
+
+// controlGroup may use the control socket.
+const controlGroup = "hast"
+
+// controlSocket is a Unix socket that this process alone serves.
+type controlSocket struct {
+	net.Listener
+	path string
+	lock *os.File
+}
+
+// listenControl opens the control socket. A living daemon on it is an error, a
+// socket that a killed one left is replaced.
+func listenControl(path string) (*controlSocket, error) {
+	if max := len(syscall.RawSockaddrUnix{}.Path) - 1 - len(newSuffix); len(path) > max {
+		return nil, exit.New(exit.Config, fmt.Sprintf("choose a path of at most %d bytes for control", max), "control socket %s: the path is too long for a socket", path)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, controlError(path, err)
+	}
+	// The lock goes with the process however it ends, so it tells a dead daemon
+	// from a frozen one.
+	lock, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, controlError(path, err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, exit.New(exit.Again, "hastctl status asks it; stop it first, or give this one another control socket",
+				"another hastd is running: it holds the control socket %s", path)
+		}
+		return nil, controlError(path, err)
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		lock.Close()
+		return nil, exit.New(exit.Again, "stop it first, or choose another path for control", "another program serves the socket %s", path)
+	}
+	l, err := bindControl(path)
+	if err != nil {
+		lock.Close()
+		return nil, controlError(path, err)
+	}
+	return &controlSocket{l, path, lock}, nil
+}
+
+const newSuffix = ".new"
+
+// bindControl makes the socket under another name and moves it into place, so that
+// nobody ever sees it with wrong permissions and a stale one is replaced at once.
+func bindControl(path string) (net.Listener, error) {
+	tmp := path + newSuffix
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	old := unix.Umask(0o177)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
+	unix.Umask(old)
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if err = openToGroup(tmp); err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		l.Close()
+		os.Remove(tmp)
+		return nil, err
+	}
+	return l, nil
+}
+
+// openToGroup lets the group use the socket, if there is one and we may.
+func openToGroup(path string) error {
+	g, err := user.LookupGroup(controlGroup)
+	if err != nil {
+		return nil
+	}
+	gid, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return nil
+	}
+	if err := os.Chown(path, -1, gid); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return nil // an ordinary user's daemon, for that user alone
+		}
+		return err
+	}
+	return os.Chmod(path, 0o660)
+}
+
+func controlError(path string, err error) error {
+	return &exit.Error{Code: exit.CantCreate, Text: fmt.Sprintf("control socket %s: %v", path, err), Hint: "run hastd as root, or choose another path for control", Err: err}
+}
+
+// Close stops listening and removes the socket. The lock file stays: removing it
+// would let two daemons hold locks on two files of the same name.
+func (c *controlSocket) Close() error {
+	err := c.Listener.Close()
+	os.Remove(c.path)
+	c.lock.Close()
+	return err
+}
+
+// Limits of both HTTP servers. A stranger may hold connections, not memory.
+const (
+	maxConnections    = 128
+	headerTimeout     = 5 * time.Second
+	bodyTimeout       = 10 * time.Second
+	idleTimeout       = time.Minute
+	maxHeader         = 16 << 10
+	serverStopTimeout = 2 * time.Second
+)
+
+func newServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       bodyTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// limited holds back connections beyond a number: they wait in the kernel's queue.
+type limited struct {
+	net.Listener
+	slots chan struct{}
+	end   chan struct{}
+	once  sync.Once
+}
+
+func limit(l net.Listener, n int) *limited {
+	return &limited{Listener: l, slots: make(chan struct{}, n), end: make(chan struct{})}
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.end:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &limitedConn{Conn: c, release: sync.OnceFunc(func() { <-l.slots })}, nil
+}
+
+func (l *limited) Close() error {
+	l.once.Do(func() { close(l.end) })
+	return l.Listener.Close()
+}
+
+type limitedConn struct {
+	net.Conn
+	release func()
+}
+
+func (c *limitedConn) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+)
+
+// How the collector runs. Payload lives in memory of its own (mapped, of fixed
+// size), so the heap is small and mostly bookkeeping: collecting it rarely costs
+// little memory and fewer pauses.
+const (
+	gcPercent   = 400
+	memoryLimit = 1 << 30
+)
+
+// prepareProcess makes the daemon safe to serve block I/O: memory reclaim may wait
+// for it, so it must not wait for reclaim. What the system refuses is told once;
+// the daemon is then as safe as any user of a network filesystem.
+func prepareProcess(log *slog.Logger) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	if err := lockMemory(); err != nil {
+		log.Warn("memory is not locked: under memory pressure I/O may stall; give hastd CAP_IPC_LOCK or LimitMEMLOCK=infinity", "reason", err)
+	}
+	if err := becomeFlusher(); err != nil {
+		log.Warn("PR_SET_IO_FLUSHER was refused: under memory pressure I/O on this node may deadlock; give hastd CAP_SYS_RESOURCE", "reason", err)
+	}
+}
+
+var errMemlock = errors.New("RLIMIT_MEMLOCK is not infinite and CAP_IPC_LOCK is missing")
+
+// lockMemory keeps the daemon from being paged out. It is not tried below a limit:
+// the lock would succeed now, and an allocation fail later.
+func lockMemory() error {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &lim); err != nil {
+		return err
+	}
+	if lim.Cur != unix.RLIM_INFINITY && !capable(unix.CAP_IPC_LOCK) {
+		return errMemlock
+	}
+	// ONFAULT: only what was touched. The runtime reserves far more.
+	return unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT)
+}
+
+func capable(which uint) bool {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&head, &data[0]) == nil && data[which/32].Effective&(1<<(which%32)) != 0
+}
+
+// becomeFlusher tells the kernel that this process serves a block device. The
+// state belongs to each thread; later ones inherit it.
+func becomeFlusher() error {
+	_, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// tell sends a state to systemd, if it asked for that.
+func tell(log *slog.Logger, state string) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		log.Warn("systemd was not told of the daemon's state", "reason", err)
+	}
+}
+
+func ready(d *daemon) string {
+	return sd.SdNotifyReady + "\nSTATUS=" + d.summary()
+}
+
+func stopping() string { return sd.SdNotifyStopping }
+
+func reloading() string { return sd.SdNotifyReloading + "\n" + sd.SdNotifyMonotonicUsec() }
+
+// watchdog tells systemd at its pace that the resources still answer; the
+// returned function ends that. A hung daemon is killed and started again.
+func watchdog(d *daemon, log *slog.Logger) (stop func()) {
+	interval, err := sd.SdWatchdogEnabled(false)
+	if err != nil || interval <= 0 {
+		return func() {}
+	}
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		t := time.NewTicker(interval / 3)
+		defer t.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-t.C:
+				if d.alive(interval / 3) {
+					tell(log, sd.SdNotifyWatchdog)
+				}
+			}
+		}
+	}()
+	return func() { close(end); <-ended }
+}
