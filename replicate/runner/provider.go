@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"hastd/blockdev"
+	"hastd/blockdev/fuse"
 	"hastd/blockdev/nbd"
 	"hastd/replicate"
 )
@@ -30,31 +32,41 @@ func (r *Resource) startProvider(op replicate.OpID, ex *export) {
 // serve starts the configured front end.
 func (r *Resource) serve() (blockdev.Provider, error) {
 	o := &r.opts
-	kind := o.Provider
+	kind, path := o.Provider, o.ProviderPath
 	if kind == "auto" || kind == "" {
-		kind = "nbd-server"
-		if usable("/dev/fuse") && usable("/dev/loop-control") {
-			kind = "fuse"
+		kind = fuse.Kind
+		if !usable("/dev/fuse") || !usable("/dev/loop-control") {
+			kind = "nbd-server"
+			path = filepath.Join(o.RunDir, o.Resource+".nbd") // the configured one is a device's
 		}
 	}
 	switch kind {
 	case "nbd-server":
-		network, address := "unix", o.ProviderPath
-		if !strings.HasPrefix(address, "/") {
+		network := "unix"
+		if !strings.HasPrefix(path, "/") {
 			network = "tcp"
 		}
-		p, err := nbd.Serve(nbd.Options{Device: r, Network: network, Address: address, Logger: o.Log})
+		p, err := nbd.Serve(nbd.Options{Device: r, Network: network, Address: path, Logger: o.Log})
 		if err != nil {
 			return nil, err // not p: a nil pointer is no nil interface
 		}
 		return p, nil
-	case "fuse":
-		return serveFUSE(r)
+	case fuse.Kind:
+		// The mounts stand in FUSEDir; the daemon cleans it up at its start.
+		p, err := fuse.Serve(fuse.Options{Device: r, Dir: FUSEDir(o.RunDir), Path: path, Log: o.Log})
+		if err != nil {
+			return nil, err
+		}
+		return p, nil
 	case "ublk", "nbd":
 		return nil, fmt.Errorf("provider %q is not in this build: set provider = \"fuse\" or \"nbd-server\"", kind)
 	}
 	return nil, fmt.Errorf("unknown provider %q", kind)
 }
+
+// FUSEDir is where FUSE providers keep their mounts below the run directory, for
+// fuse.Cleanup.
+func FUSEDir(run string) string { return filepath.Join(run, "fuse") }
 
 func usable(path string) bool {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -70,13 +82,13 @@ func (r *Resource) stopProvider(p blockdev.Provider, op replicate.OpID, force bo
 	ev := replicate.Event{Kind: replicate.EvProviderDown, Op: op}
 	if p != nil {
 		err := p.Close(force)
-		var busy *blockdev.InUseError
-		switch {
-		case errors.As(err, &busy):
+		if err != nil && !force {
+			// In use, or it cannot tell: it goes on serving.
 			ev.Err, ev.Text = replicate.ErrBusy, err.Error()
 			r.box.post(item{ev: ev})
 			return
-		case err != nil:
+		}
+		if err != nil {
 			r.opts.Log.Warn("closing the provider left something behind", "path", p.Path(), "error", err)
 		}
 	}

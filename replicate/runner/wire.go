@@ -151,9 +151,11 @@ func decodeControl(kind replicate.MsgKind, body []byte, size int64) (any, error)
 	case *replicate.Begin:
 		sizes, sector = []int64{v.Size}, v.Sector
 	case *replicate.MapPart:
-		words := (size/metadata.BlockSize + 63) / 64
-		if size > 0 && int64(v.First)+int64(len(v.Bits)/8) > words {
-			return nil, fmt.Errorf("%w: a map of %d words at %d for a device of %d bytes", errMessage, len(v.Bits)/8, v.First, size)
+		// The peer's component may be larger than ours, and the agreed size: what
+		// lies beyond is about nothing we share.
+		if words := (size/metadata.BlockSize + 63) / 64; size > 0 {
+			v.First = int(min(int64(v.First), words))
+			v.Bits = v.Bits[:min(int64(len(v.Bits)), 8*(words-int64(v.First)))]
 		}
 	}
 	for _, s := range sizes {

@@ -1,0 +1,264 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"hastd/blockdev"
+	"hastd/metadata"
+	"hastd/replicate"
+)
+
+var testStart = time.Now()
+
+// makeReplica writes fresh metadata as `hastctl create` does.
+func makeReplica(t testing.TB, data, meta string, change func(*metadata.Superblock)) {
+	t.Helper()
+	open := func(path string) *blockdev.Component {
+		c, err := blockdev.OpenComponent(blockdev.ComponentOptions{Path: path, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	d := open(data)
+	defer d.Close()
+	m := d
+	if meta != "" {
+		m = open(meta)
+		defer m.Close()
+	}
+	l, err := layoutOf(d, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sb := metadata.Superblock{Resource: "data", SectorSize: uint32(d.SectorSize()), ExtentSize: 2 << 20, Keepdirty: 256}
+	if change != nil {
+		change(&sb)
+	}
+	ws, err := metadata.Create(l, sb)
+	if err == nil {
+		err = writeAll(m, ws)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func testFile(t testing.TB, size int64) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "component")
+	if err := blockdev.CreateFileComponent(path, size); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func testResource(t testing.TB, change func(*Options)) *Resource {
+	t.Helper()
+	dir := t.TempDir()
+	o := Options{
+		Resource: "data", Node: "alpha", Peer: "bravo", PeerID: 1, Component: "/nonexistent",
+		Timeout: 5 * time.Second, DiskTimeout: 5 * time.Second, StateDir: dir, RunDir: dir,
+		Provider: "nbd-server", ProviderPath: filepath.Join(dir, "data.nbd"),
+		AppMemory: 32 << 20, PeerMemory: 32 << 20, SyncMemory: 1 << 20,
+	}
+	if change != nil {
+		change(&o)
+	}
+	r, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+		defer cancel()
+		_ = r.Close(ctx)
+	})
+	return r
+}
+
+func TestKeeperReadsAndCommitsMetadata(t *testing.T) {
+	check := func(t *testing.T, data, meta string) {
+		makeReplica(t, data, meta, func(sb *metadata.Superblock) { sb.Localcnt = 7 })
+		r := &Resource{box: newMailbox(), opts: Options{Resource: "data", Component: data, Metadata: meta, StateDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}}
+		if meta == "" {
+			r.opts.Metadata = MetadataInternal
+		}
+		open := func() (*disk, *metadata.Store) {
+			d, err := r.openDisk()
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, _, err := metadata.Load(d.image)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d, s
+		}
+		d, s := open()
+		s.Update(func(sb *metadata.Superblock) { sb.Localcnt++ })
+		s.Dirty.Set(3, 2)
+		s.Persist(3*metadata.BlockSize, 2*metadata.BlockSize)
+		r.commit(d, 5, s.Prepare())
+		var w word
+		r.box.take(&w)
+		if ev := w.items[0].ev; ev.Kind != replicate.EvCommitted || ev.Op != 5 || ev.Err != 0 {
+			t.Fatalf("%+v", ev)
+		}
+		r.release(d)
+		d, s = open()
+		defer r.release(d)
+		if s.Super().Localcnt != 8 || s.Dirty.Count() != 2 {
+			t.Errorf("localcnt %d, %d blocks dirty", s.Super().Localcnt, s.Dirty.Count())
+		}
+	}
+	t.Run("file", func(t *testing.T) { check(t, testFile(t, 16<<20), "") })
+	t.Run("external", func(t *testing.T) { check(t, testFile(t, 16<<20), testFile(t, 4<<20)) })
+	t.Run("loop", func(t *testing.T) { needRoot(t); check(t, loopDevice(t, testFile(t, 16<<20)), "") })
+	t.Run("external on a component that grew", func(t *testing.T) {
+		data, meta := testFile(t, 16<<20), testFile(t, 4<<20)
+		makeReplica(t, data, meta, nil)
+		if err := os.Truncate(data, 600<<20); err != nil { // more pages of map
+			t.Fatal(err)
+		}
+		st := state{}
+		d, _ := blockdev.OpenComponent(blockdev.ComponentOptions{Path: data})
+		defer d.Close()
+		m, _ := blockdev.OpenComponent(blockdev.ComponentOptions{Path: meta})
+		defer m.Close()
+		img, err := readImage(d, m, "data", st)
+		if err != nil || img.Layout.DataSize != 16<<20 {
+			t.Fatalf("%+v, %v", img, err)
+		}
+		if _, p, err := metadata.Load(img); err != nil || p.PagesDamaged != 0 {
+			t.Errorf("%+v, %v", p, err)
+		}
+	})
+}
+
+func loopDevice(t testing.TB, file string) string {
+	t.Helper()
+	out, err := exec.Command("losetup", "-f", "--show", file).CombinedOutput()
+	if err != nil {
+		t.Skipf("no loop device here: %s", out)
+	}
+	dev := strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		if out, err := exec.Command("losetup", "-d", dev).CombinedOutput(); err != nil {
+			t.Errorf("%s: %s", dev, out)
+		}
+	})
+	return dev
+}
+
+func TestKeeperTellsWhatIsWrongWithAComponent(t *testing.T) {
+	path := testFile(t, 16<<20)
+	r := &Resource{box: newMailbox(), opts: Options{Resource: "data", Component: path, Metadata: MetadataInternal, StateDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}}
+	answer := func() replicate.Event {
+		r.open(1)
+		var w word
+		r.box.take(&w)
+		if d := w.items[0].disk; d != nil {
+			r.release(d)
+		}
+		return w.items[0].ev
+	}
+	if ev := answer(); ev.Err != replicate.ErrNoData || !strings.Contains(ev.Text, "hastctl create data") {
+		t.Errorf("never created: %v %q", ev.Err, ev.Text)
+	}
+	makeReplica(t, path, "", nil)
+	if ev := answer(); ev.Err != replicate.OK {
+		t.Fatalf("%q", ev.Text)
+	}
+	held, err := blockdev.OpenComponent(blockdev.ComponentOptions{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ev := answer(); ev.Err != replicate.ErrBusy || !strings.Contains(ev.Text, "pid") {
+		t.Errorf("in use: %v %q", ev.Err, ev.Text)
+	}
+	held.Close()
+	if err := os.Truncate(path, 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	if ev := answer(); ev.Err != replicate.ErrOther || !strings.Contains(ev.Text, "grew") || !strings.Contains(ev.Text, "hastctl resize data") {
+		t.Errorf("grown: %v %q", ev.Err, ev.Text)
+	}
+	r.opts.Component = path + "-gone"
+	if ev := answer(); ev.Err != replicate.ErrOther || !strings.Contains(ev.Text, "no such file") {
+		t.Errorf("missing: %v %q", ev.Err, ev.Text)
+	}
+}
+
+func TestStateMarkSpeaksOfOneReplica(t *testing.T) {
+	path := testFile(t, 16<<20)
+	makeReplica(t, path, "", func(sb *metadata.Superblock) { sb.Resuid = 5 })
+	r := &Resource{box: newMailbox(), opts: Options{Resource: "data", Component: path, Metadata: MetadataInternal, StateDir: filepath.Join(t.TempDir(), "new"), Log: slog.New(slog.DiscardHandler)}}
+	inconsistent := func() bool {
+		d, err := r.openDisk()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.release(d)
+		return d.image.StateInconsistent
+	}
+	if inconsistent() {
+		t.Error("marked from the start")
+	}
+	r.mark(1, true, 5)
+	if !inconsistent() {
+		t.Error("the mark was lost")
+	}
+	r.mark(2, false, 5)
+	if inconsistent() {
+		t.Error("the mark was not taken back")
+	}
+	r.mark(3, true, 4)
+	if inconsistent() {
+		t.Error("the mark of another replica counts")
+	}
+	var w word
+	r.box.take(&w)
+	for i, it := range w.items {
+		if it.ev.Kind != replicate.EvMarked || it.ev.Err != 0 || int(it.ev.Op) != i+1 {
+			t.Errorf("%+v", it.ev)
+		}
+	}
+	// A directory that cannot be written is an answer, not silence.
+	r.opts.StateDir = "/proc/nowhere"
+	r.mark(4, true, 5)
+	w.reset()
+	r.box.take(&w)
+	if ev := w.items[0].ev; ev.Err == 0 || ev.Text == "" {
+		t.Errorf("%+v", ev)
+	}
+}
+
+func TestProviderKindsNotInThisBuild(t *testing.T) {
+	for _, kind := range []string{"ublk", "nbd", "floppy"} {
+		r := testResource(t, func(o *Options) { o.Provider = kind })
+		if p, err := r.serve(); err == nil || p != nil {
+			t.Errorf("%s: %v", kind, p)
+		}
+	}
+}
+
+func TestCommandEndsWithItsContext(t *testing.T) {
+	r := testResource(t, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	// An order the machine does not know is never answered.
+	err := r.Command(ctx, replicate.Command{Kind: 250})
+	var no *replicate.Refusal
+	if !errors.As(err, &no) || no.Code != replicate.RefusedBusy || no.Hint == "" {
+		t.Errorf("%v", err)
+	}
+}
