@@ -1,0 +1,113 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// BatchOptions choose many runs.
+type BatchOptions struct {
+	From    uint64
+	Runs    int
+	Workers int
+	Events  int
+	Limit   time.Duration // stop after this long; 0: never
+	KeepOn  bool          // go on after a violation
+	Log     io.Writer     // violations and progress; nil: silence
+	Tail    int           // how many lines of a failed run's trace to print
+}
+
+// BatchResult tells what many runs were.
+type BatchResult struct {
+	Runs       int
+	Events     int64
+	Writes     int64
+	Took       time.Duration
+	Violations []*Violation
+	Cover      *Coverage
+}
+
+// Batch runs seeds From, From+1, … on several goroutines, each with a world of
+// its own, and waits for them.
+func Batch(o BatchOptions) BatchResult {
+	var next, stop atomic.Int64
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	res := BatchResult{Cover: NewCoverage()}
+	began := time.Now()
+	for range max(1, o.Workers) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			w := NewWorld()
+			c := NewCoverage()
+			var runs int
+			var events, writes int64
+			for stop.Load() == 0 && (o.Limit == 0 || time.Since(began) < o.Limit) {
+				i := next.Add(1) - 1
+				if i >= int64(o.Runs) {
+					break
+				}
+				c.Runs++
+				r := w.Run(Options{Seed: o.From + uint64(i), Events: o.Events, Cover: c})
+				runs++
+				events += int64(r.Events)
+				writes += int64(r.Writes)
+				if r.Violation == nil {
+					continue
+				}
+				w = NewWorld()
+				mu.Lock()
+				res.Violations = append(res.Violations, r.Violation)
+				if o.Log != nil {
+					fmt.Fprintln(o.Log, FailureText(r.Violation, o.Events, o.Tail))
+				}
+				mu.Unlock()
+				if !o.KeepOn {
+					stop.Store(1)
+				}
+			}
+			mu.Lock()
+			res.Cover.Add(c)
+			res.Runs += runs
+			res.Events += events
+			res.Writes += writes
+			mu.Unlock()
+		}()
+	}
+	wg.Wait()
+	res.Took = time.Since(began)
+	return res
+}
+
+// FailureText is what a person needs of a failed run: the oracle, the end of the
+// trace (the seed is run again for it) and the command that replays it.
+func FailureText(v *Violation, events, tail int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v\n", v)
+	if tail > 0 {
+		var t bytes.Buffer
+		NewWorld().Run(Options{Seed: v.Seed, Events: events, Trace: &t})
+		lines := strings.Split(strings.TrimRight(t.String(), "\n"), "\n")
+		for _, l := range lines[max(0, len(lines)-tail):] {
+			fmt.Fprintf(&b, "    %s\n", l)
+		}
+	}
+	fmt.Fprintf(&b, "  replay: go run ./test/sim/cmd/sim -seed %d -trace", v.Seed)
+	if events != 0 {
+		fmt.Fprintf(&b, " -events %d", events)
+	}
+	return b.String()
+}
+
+// Rate tells how fast a batch was.
+func (r *BatchResult) Rate() string {
+	s := r.Took.Seconds()
+	return fmt.Sprintf("%d runs, %d events, %d writes in %.1fs: %.0f runs/s, %.0f events/s, %.0f events a run",
+		r.Runs, r.Events, r.Writes, s, float64(r.Runs)/s, float64(r.Events)/s, float64(r.Events)/float64(max(1, r.Runs)))
+}

@@ -1,0 +1,277 @@
+package sim
+
+import (
+	"hastd/metadata"
+	"hastd/replicate"
+)
+
+// nodeJudge is what the oracles know of one node.
+type nodeJudge struct {
+	// The superblock that a power loss now would leave.
+	sb   metadata.Superblock
+	sbOK bool
+
+	sectors int   // the provider's size
+	term    int32 // of the provider now; 0: none
+	// What this node's replica came from: a term, and which of its writes.
+	from int32
+	cut  uint32
+
+	floor  []int32 // by sector: newest write that this replica must not lose while consistent
+	view   []int32 // the same for what the present provider shows
+	seenW  []int32 // what a read of this term showed last
+	seenAt []uint32
+	seen   []observation // in order of the reads
+
+	pending []int32 // acknowledged writes that no flush made durable
+	gone    int     // how many were taken from its front
+
+	alone       bool // acknowledged something that its peer lacks, since they were equal last
+	primaryOnce bool // was primary since data flowed last between the two
+	forced      bool // promoted by force since
+	wild        bool // its replica is a mixture that was promoted by force
+	splitSince  int64
+	wasRaised   bool
+	snapshotOld bool
+}
+
+type observation struct {
+	sec   int32
+	write int32
+}
+
+func (j *nodeJudge) reset(w *World) {
+	n := len(w.ledger.head)
+	if cap(j.floor) < n {
+		j.floor, j.view, j.seenW, j.seenAt = make([]int32, n), make([]int32, n), make([]int32, n), make([]uint32, n)
+	}
+	*j = nodeJudge{floor: j.floor[:n], view: j.view[:n], seenW: j.seenW[:n], seenAt: j.seenAt[:n], seen: j.seen[:0], pending: j.pending[:0], sectors: int(w.prof.DataSize / sectorSize)}
+	clear(j.floor)
+	clear(j.view)
+	clear(j.seenW)
+	clear(j.seenAt)
+}
+
+// marks says what a flush issued now covers.
+func (j *nodeJudge) marks() (pending, seen int32) {
+	return int32(j.gone + len(j.pending)), int32(len(j.seen))
+}
+
+// consistent says whether the replica promises what its floor says: its stable
+// superblock does not say inconsistent, nor does the state directory.
+func (n *node) consistent() bool {
+	return n.judge.sbOK && n.judge.sb.Resuid != 0 && !n.judge.sb.Marks.Has(metadata.Inconsistent) && !n.mark && !n.judge.wild
+}
+
+// inFlow says whether data flows on the node's connection.
+func (n *node) inFlow() bool { return n.sess != nil && n.sess.flow[n.id] }
+
+// judgeSuper looks at the stable superblock after something may have changed it.
+func (n *node) judgeSuper() {
+	j := &n.judge
+	sb, ok := newestSuper(n.disk.metaStable)
+	if !ok {
+		if j.sbOK {
+			n.w.violate("metadata", "%s: no copy of the superblock is whole", n.name)
+		}
+		return
+	}
+	old, was := j.sb, j.sbOK
+	j.sb, j.sbOK = sb, true
+	if !was || old.Sequence == sb.Sequence {
+		return
+	}
+	n.w.cover.marks(sb.Marks)
+	if n.w.trace != nil {
+		n.w.tracef("%s: durable %d/%d epoch %d.%d marks %s pair %s prev %s", n.name, sb.Localcnt, sb.Remotecnt, sb.Epoch.Number, sb.Epoch.Node, sb.Marks, sb.Pair, sb.PairPrev)
+	}
+	n.oracleMarks(&old, &sb)
+}
+
+// startTerm begins the time of a provider.
+func (n *node) startTerm() {
+	w, j := n.w, &n.judge
+	p := w.peerOf(n)
+	w.tick++
+	own := n.consistent() && !j.sb.Marks.Has(metadata.Outdated)
+	src := n
+	if !own && n.inFlow() && !j.sb.Marks.Has(metadata.Forced) {
+		src = p
+	}
+	t := term{node: uint8(n.id), parent: src.judge.from, cut: min(src.judge.cut, w.tick), start: w.tick, wild: j.wild || src.judge.wild}
+	w.ledger.terms = append(w.ledger.terms, t)
+	j.term = int32(len(w.ledger.terms) - 1)
+	j.primaryOnce = true
+	if src == n {
+		j.from, j.cut = j.term, never
+	}
+	copy(j.view, src.judge.floor)
+	if t.wild {
+		clear(j.view)
+		clear(j.floor)
+		j.wild = false
+	}
+	clear(j.seenAt)
+	j.seen = j.seen[:0]
+	if j.sb.Size != 0 {
+		j.sectors = int(j.sb.Size / sectorSize)
+	} else {
+		j.sectors = int(j.sb.DataSize / sectorSize)
+	}
+	w.tracef("%s: term %d from term %d (cut %d) wild %v", n.name, j.term, t.parent, t.cut, t.wild)
+}
+
+// oracleTermEnds: the provider is gone.
+func (n *node) oracleTermEnds() { n.judge.term = 0 }
+
+// oracleProcessGone: the daemon died.
+func (n *node) oracleProcessGone() {
+	n.w.tick++
+	n.closeCut()
+	n.judge.term = 0
+	n.judge.splitSince = 0
+}
+
+// closeCut: nothing the peer writes from now on can be in this replica.
+func (n *node) closeCut() {
+	j := &n.judge
+	if j.cut == never && j.from != j.term {
+		j.cut = n.w.tick
+	}
+}
+
+// oracleSessionDown: the node gives up a connection.
+func (n *node) sessionEnded() {
+	n.w.tick++
+	n.closeCut()
+	n.judge.splitSince = 0
+}
+
+func (w *World) oracleSessionDown(n *node) { n.sessionEnded() }
+
+// oraclePowerLost: the caches are gone, and with them what was only in them.
+func (n *node) oraclePowerLost() {
+	j := &n.judge
+	j.gone += len(j.pending)
+	j.pending = j.pending[:0]
+	n.checkFloor("after a power loss", n.disk.stable)
+}
+
+// join: from here on both replicas hold the same and move together.
+func (w *World) join(p, s *node) {
+	l := &w.ledger
+	for i := range p.judge.floor {
+		a, b := p.judge.floor[i], s.judge.floor[i]
+		if a == b {
+			continue
+		}
+		c := l.newer(a, b)
+		p.judge.floor[i], s.judge.floor[i] = c, c
+	}
+	p.judge.alone, s.judge.alone = false, false
+	w.tracef("joined")
+}
+
+// oracleSent looks at messages that tell where the two stand.
+func (w *World) oracleSent(s *session, n *node, m *replicate.Msg) {
+	w.cover.message(m)
+	switch m.Kind {
+	case replicate.MsgFlow:
+		s.flow[n.id] = true
+	case replicate.MsgRenegotiate, replicate.MsgFacts:
+		s.flow[n.id] = false
+	}
+}
+
+// oracleDelivered likewise, when they arrive.
+func (w *World) oracleDelivered(s *session, n *node, m *replicate.Msg, it *streamItem) {
+	l := &w.ledger
+	switch m.Kind {
+	case replicate.MsgFlow:
+		s.flow[n.id] = true
+		w.flowBegins(n)
+	case replicate.MsgRenegotiate:
+		s.flow[n.id] = false
+	case replicate.MsgWrite:
+		for _, st := range it.data {
+			if st != 0 && st != poison {
+				l.writes[l.owners[st]].received = true
+				break
+			}
+		}
+	case replicate.MsgZero:
+		sec, cnt := int32(m.Off/sectorSize), int32(m.Len/sectorSize)
+		for _, id := range l.zeroes {
+			if x := &l.writes[id]; x.sec == sec && x.n == cnt {
+				x.received = true
+			}
+		}
+	}
+}
+
+// flowBegins: the secondary s was told that data flows.
+func (w *World) flowBegins(s *node) {
+	p := w.peerOf(s)
+	p.judge.primaryOnce, s.judge.primaryOnce = true, false
+	p.judge.forced, s.judge.forced = false, false
+	if s.consistent() && p.consistent() {
+		// Neither has anything to be copied that would make it inconsistent.
+		w.join(p, s)
+	}
+	if s.consistent() && p.judge.term != 0 {
+		s.judge.from, s.judge.cut = p.judge.term, never
+	}
+}
+
+// oracleMarks judges a change of the durable superblock.
+func (n *node) oracleMarks(old, sb *metadata.Superblock) {
+	w, j := n.w, &n.judge
+	p := w.peerOf(n)
+	set := sb.Marks &^ old.Marks
+	cleared := old.Marks &^ sb.Marks
+	if set.Has(metadata.Raised) {
+		j.wasRaised = true
+	}
+	if set.Has(metadata.Inconsistent) && old.Resuid != 0 {
+		n.oracleOverwrite()
+	}
+	if old.Resuid == 0 && sb.Resuid != 0 && sb.Marks.Has(metadata.Inconsistent) {
+		// Adopted: whatever was here is given up.
+		clear(j.floor)
+		j.alone, j.from, j.cut = false, 0, 0
+	}
+	switch {
+	case cleared.Has(metadata.Inconsistent) && sb.Marks.Has(metadata.Forced):
+		j.wild = true
+		j.forced = true
+		clear(j.floor)
+	case cleared.Has(metadata.Inconsistent):
+		n.syncCompleted(p)
+	}
+	if set.Has(metadata.Forced) {
+		j.forced = true
+	}
+}
+
+// syncCompleted: this replica was made equal to its peer's.
+func (n *node) syncCompleted(p *node) {
+	w, j := n.w, &n.judge
+	copy(j.floor, p.judge.floor)
+	j.wild = p.judge.wild
+	j.alone, p.judge.alone = false, false
+	j.wasRaised, p.judge.wasRaised = false, false
+	n.recovering = false
+	if j.term == 0 {
+		j.from, j.cut = p.judge.from, p.judge.cut
+		if p.judge.term != 0 && n.sess == nil {
+			j.cut = w.tick
+		}
+	} else {
+		j.from, j.cut = j.term, never
+		if p.judge.from != j.term { // the source follows this primary
+			p.judge.from, p.judge.cut = j.term, never
+		}
+	}
+	n.checkFloor("at the end of a sync", n.disk.stable)
+	w.tracef("%s: sync into it completed", n.name)
+}

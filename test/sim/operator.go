@@ -1,0 +1,288 @@
+package sim
+
+import (
+	"hastd/metadata"
+	"hastd/replicate"
+)
+
+// operator is the person (or cluster manager) in front of the pair: at first one
+// who does all kinds of things, later one who helps.
+type operator struct {
+	calm     int64 // since when nothing was found wrong
+	trouble  int64 // since when the pair is parted or refused
+	victim   int
+	attempts int
+	lonely   int64 // since when nobody is primary
+	tries    int
+	snap     snapshot
+}
+
+// snapshot is an old copy of a component.
+type snapshot struct{ node int }
+
+func (n *node) idleOrders() bool { return n.state == running && len(n.commands) == 0 }
+
+func (n *node) role(r metadata.Role, force bool) *order {
+	return n.command(replicate.Command{Kind: replicate.CmdRole, Role: r, Force: force})
+}
+
+// operate is one round of the careless operator.
+func (w *World) operate() {
+	if w.quiet {
+		return
+	}
+	w.after(w.span(w.prof.OperatorGap/4, w.prof.OperatorGap*2), w.operate)
+	w.oracleCommands()
+	w.oracleFork()
+	first := w.rng.IntN(2)
+	primaries := 0
+	var st [2]replicate.Status
+	for i := range w.nodes {
+		n := &w.nodes[i]
+		if n.state == running {
+			st[i] = n.status()
+			w.cover.status(&st[i])
+			if st[i].Role == metadata.Primary {
+				primaries++
+			}
+		}
+	}
+	for k := range w.nodes {
+		i := (first + k) % 2
+		n := &w.nodes[i]
+		switch n.state {
+		case off:
+			if w.chance(0.5) {
+				n.state = stopped
+			}
+			continue
+		case stopped:
+			switch {
+			case w.chance(0.02) && w.prof.Enabled[faultDiskGone]:
+				w.wipe(n)
+			case w.chance(0.6):
+				n.start()
+				if w.chance(0.9) {
+					n.role(metadata.Secondary, false)
+				}
+			}
+			continue
+		}
+		if !n.idleOrders() {
+			continue
+		}
+		w.operateOn(n, &st[i], &st[1-i], primaries)
+	}
+}
+
+func (w *World) operateOn(n *node, st, peer *replicate.Status, primaries int) {
+	force := w.chance(0.25)
+	if w.prof.Cautious {
+		force = w.chance(0.03)
+	}
+	switch {
+	case st.Disk == "failed" && w.chance(0.3):
+		n.app.close()
+		n.role(metadata.Init, st.Role == metadata.Primary)
+	case st.Role == metadata.Init:
+		switch {
+		case w.chance(0.01) && !n.opened && w.prof.Enabled[faultDiskGone]:
+			w.wipe(n)
+		case w.chance(0.6):
+			n.role(metadata.Secondary, false)
+		case primaries == 0 && w.chance(0.3):
+			n.role(metadata.Primary, force)
+		}
+	case st.Status == "split-brain" || st.Connection == "refused":
+		switch {
+		case w.chance(0.4):
+			// leave it
+		case st.Role == metadata.Primary:
+			n.app.close()
+			n.role(metadata.Secondary, w.chance(0.5))
+		case w.chance(0.15):
+			n.role(metadata.Primary, force)
+		default:
+			n.command(replicate.Command{Kind: replicate.CmdRecover})
+		}
+	case st.Suspended && w.chance(0.3):
+		n.command(replicate.Command{Kind: replicate.CmdResume, WithError: w.chance(0.4)})
+	case st.Connection == "standalone" && w.chance(0.4):
+		n.command(replicate.Command{Kind: replicate.CmdConnect})
+	case st.Role == metadata.Primary:
+		switch x := w.rng.Float64(); {
+		case x < 0.08:
+			if w.chance(0.7) {
+				n.app.close()
+			}
+			n.role(metadata.Secondary, w.chance(0.3))
+		case x < 0.09:
+			n.app.close()
+			n.role(metadata.Init, true)
+		case x < 0.11:
+			n.command(replicate.Command{Kind: replicate.CmdDisconnect})
+		case x < 0.12:
+			n.command(replicate.Command{Kind: replicate.CmdReplaceConfig, Config: &replicate.Live{Suspend: w.prof.Suspend, MaxRate: w.span(0, 64<<20)}})
+		case !n.app.opened && !n.app.manual:
+			n.app.open()
+		}
+	case primaries == 0 && w.chance(0.5):
+		n.role(metadata.Primary, force)
+	case w.chance(0.02):
+		n.role(metadata.Primary, force)
+	case w.chance(0.02):
+		n.role(metadata.Init, false)
+	case w.chance(0.02):
+		n.command(replicate.Command{Kind: replicate.CmdDisconnect})
+	case w.chance(0.005):
+		n.command(replicate.Command{Kind: replicate.CmdShutdown})
+	}
+}
+
+// wipe makes a replica anew: a new disk, and `hastctl create`.
+func (w *World) wipe(n *node) {
+	if n.state == running && (n.opened || len(n.ops) > len(n.freeOps)) {
+		return
+	}
+	w.tracef("%s: replica created anew", n.name)
+	w.cover.fault("wipe")
+	j := &n.judge
+	n.disk.blank()
+	j.sbOK = false
+	n.create()
+	clear(j.floor)
+	j.gone += len(j.pending)
+	j.pending = j.pending[:0]
+	j.alone, j.wild, j.forced, j.from, j.cut = false, false, true, 0, 0
+	n.recovering = false
+}
+
+// help is one round of the operator who wants the pair whole.
+func (w *World) help() {
+	w.oracleCommands()
+	w.oracleFork()
+	op := &w.op
+	var st [2]replicate.Status
+	primaries, ready := 0, true
+	for i := range w.nodes {
+		n := &w.nodes[i]
+		switch n.state {
+		case off:
+			n.state = stopped
+			ready = false
+			continue
+		case stopped:
+			n.start()
+			n.role(metadata.Secondary, false)
+			ready = false
+			continue
+		}
+		st[i] = n.status()
+		if st[i].Role == metadata.Primary {
+			primaries++
+		}
+		if !n.idleOrders() {
+			ready = false
+			continue
+		}
+		switch {
+		case st[i].Disk == "failed" && st[i].Role != metadata.Init:
+			n.app.close()
+			n.role(metadata.Init, st[i].Role == metadata.Primary)
+			ready = false
+		case st[i].Role == metadata.Init:
+			n.role(metadata.Secondary, false)
+			ready = false
+		case st[i].Connection == "standalone":
+			n.command(replicate.Command{Kind: replicate.CmdConnect})
+			ready = false
+		}
+	}
+	if !ready {
+		return
+	}
+	a, b := &w.nodes[0], &w.nodes[1]
+	parted := false
+	for i := range st {
+		parted = parted || st[i].Connection == "split-brain" || st[i].Connection == "refused" || st[i].Status == "split-brain"
+	}
+	if !parted {
+		op.trouble = 0
+	} else if op.trouble == 0 {
+		op.trouble = w.now
+	}
+	if parted && w.now-op.trouble > 3*second {
+		op.trouble = w.now
+		w.reconcile(a, b, &st, primaries)
+		return
+	}
+	if primaries == 2 {
+		b.app.close()
+		b.role(metadata.Secondary, true)
+		return
+	}
+	if primaries == 0 && !parted {
+		w.choosePrimary(&st)
+		return
+	}
+	op.lonely = 0
+	for i := range st {
+		if n := &w.nodes[i]; st[i].Role == metadata.Primary && !n.app.opened && !n.app.manual && n.prov == provUp {
+			n.app.open()
+		}
+	}
+}
+
+func (w *World) choosePrimary(st *[2]replicate.Status) {
+	op := &w.op
+	if op.lonely == 0 {
+		op.lonely, op.tries = w.now, 0
+	}
+	if w.now-op.lonely < second {
+		return // let them meet
+	}
+	i := op.tries % 2
+	if op.tries < 2 && st[i].Disk != "uptodate" && st[1-i].Disk == "uptodate" {
+		i = 1 - i
+	}
+	op.tries++
+	w.nodes[i].role(metadata.Primary, op.tries > 8)
+}
+
+// reconcile ends a split-brain or a refusal, by milder means first.
+func (w *World) reconcile(a, b *node, st *[2]replicate.Status, primaries int) {
+	op := &w.op
+	victim := op.victim % 2
+	if primaries == 1 {
+		for i := range st {
+			if st[i].Role == metadata.Primary {
+				victim = 1 - i
+			}
+		}
+	}
+	op.attempts++
+	v := &w.nodes[victim]
+	if st[victim].Role == metadata.Primary {
+		v.app.close()
+		v.role(metadata.Secondary, true)
+		return
+	}
+	switch {
+	case op.attempts%8 < 3:
+		v.command(replicate.Command{Kind: replicate.CmdRecover})
+	case op.attempts%8 < 5:
+		op.victim++
+		o := &w.nodes[1-victim]
+		if st[1-victim].Role == metadata.Primary {
+			o.app.close()
+			o.role(metadata.Secondary, true)
+			return
+		}
+		o.role(metadata.Primary, true)
+	default:
+		if v.opened {
+			v.role(metadata.Init, false)
+			w.after(second, func() { w.wipe(v) })
+		}
+	}
+}

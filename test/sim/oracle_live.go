@@ -1,0 +1,32 @@
+package sim
+
+import "hastd/replicate"
+
+// Invariant 9 and liveness: every order is answered in time, and once faults stop
+// and the operator helps, the pair becomes complete.
+
+// answerTime is how long an order may take: the bounds of probing, of agreement,
+// of a silent peer and of slow disks, and some.
+const answerTime = 40 * second
+
+func (w *World) oracleCommands() {
+	for i := range w.nodes {
+		n := &w.nodes[i]
+		if n.state != running {
+			continue
+		}
+		for _, o := range n.commands {
+			if n.frozen() {
+				o.at = n.thaw
+			}
+			if n.suspendedNow() && o.kind == replicate.CmdRole {
+				o.at = max(o.at, w.now-answerTime/2)
+			}
+			if w.now-o.at > answerTime {
+				w.violate("commands", "%s: command %d (kind %d, role %s, force %v) is not answered after %ds", n.name, o.id, o.kind, o.role, o.force, answerTime/second)
+			}
+		}
+	}
+}
+
+func (n *node) suspendedNow() bool { return false }

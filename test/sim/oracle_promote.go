@@ -1,0 +1,74 @@
+package sim
+
+import (
+	"hastd/metadata"
+	"hastd/replicate"
+)
+
+// Invariant 4: a replica that is inconsistent or outdated is not promoted without
+// force unless its peer is connected and up to date; a force is on disk before the
+// provider exists.
+
+func (n *node) oraclePromotion(e *replicate.Effect) {
+	w, j := n.w, &n.judge
+	p := w.peerOf(n)
+	bad := metadata.Inconsistent | metadata.Outdated
+	if !j.sbOK || j.sb.Resuid == 0 {
+		w.violate("promote", "%s: a provider is started although no resuid is durable", n.name)
+	}
+	if j.sb.Marks.Has(bad) || n.mark {
+		if !(n.sess != nil && p.sess == n.sess && p.judge.sbOK && p.judge.sb.Resuid == j.sb.Resuid && !p.judge.sb.Marks.Has(bad) && !p.mark && p.state == running) && n.sess == nil {
+			w.violate("promote", "%s is promoted with marks %s and without an up-to-date peer", n.name, j.sb.Marks)
+		}
+	}
+	if w.prof.Mode >= 0 && j.sb.Size == 0 {
+		w.violate("promote", "%s: a provider is started although no size is durable", n.name)
+	}
+	if e.Size > j.sb.Bytes() || e.Size != j.sb.Size {
+		w.violate("promote", "%s: a provider of %d bytes on a replica of %d", n.name, e.Size, j.sb.Size)
+	}
+	n.startTerm()
+}
+
+// oracleCommand notes orders that change what is expected.
+func (n *node) oracleCommand(c *replicate.Command) {
+	switch c.Kind {
+	case replicate.CmdRecover:
+		n.recovering = true
+	case replicate.CmdResume:
+		if c.WithError {
+			n.w.eioOK = true
+		}
+	case replicate.CmdRole:
+		if c.Force && c.Role != metadata.Primary {
+			n.w.eioOK = true
+		}
+	case replicate.CmdShutdown:
+		n.w.eioOK = true
+	}
+}
+
+// oracleAnswer looks at how orders ended.
+func (n *node) oracleAnswer(o *order) {
+	switch {
+	case o.kind == replicate.CmdRecover && o.answer != nil:
+		if !n.judge.sb.Marks.Has(metadata.Inconsistent) {
+			n.recovering = false
+		}
+	case o.kind == replicate.CmdRole && o.role != metadata.Primary && o.answer == nil && !o.force:
+		n.demoted()
+	}
+	if o.kind == replicate.CmdRole && o.role == metadata.Primary && o.answer == nil && n.prov == provNone {
+		n.w.violate("promote", "%s: promotion answered with success, but there is no provider", n.name)
+	}
+}
+
+// demoted: a clean demotion flushed both replicas.
+func (n *node) demoted() {
+	if n.judge.sb.Marks.Has(metadata.CrashedPrimary) {
+		return // it could not
+	}
+	r := request{kind: replicate.ReqFlush, term: n.judge.term}
+	r.pend, r.seen = n.judge.marks()
+	n.flushAcknowledged(&r)
+}

@@ -1,0 +1,378 @@
+package sim
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"runtime/debug"
+	"strings"
+
+	"hastd/metadata"
+	"hastd/replicate"
+)
+
+// Spans of virtual time, in nanoseconds.
+const (
+	microsecond int64 = 1e3
+	millisecond int64 = 1e6
+	second      int64 = 1e9
+)
+
+// Bounds of a run.
+const (
+	// settleTime is how long a pair may take to be complete once faults stopped
+	// and the operator helps.
+	settleTime = 240 * second
+	// settleEvents bounds the same in events: a machine that talks for ever
+	// without progress is found by it.
+	settleEvents = 120_000
+	// maxEvents bounds the eventful part when virtual time does not.
+	maxEvents = 60_000
+	// sectorsPerBlock is how many sectors one bit of the dirty map stands for.
+	sectorsPerBlock = metadata.BlockSize / sectorSize
+)
+
+// kind says what a queued event is.
+type kind uint8
+
+const (
+	kDrain   kind = iota + 1 // a node steps its machine
+	kOp                      // an operation of a node ends
+	kDeliver                 // the head of a stream arrives
+	kTimer                   // a machine's deadline
+	kClient                  // an application thinks of something
+	kFunc                    // anything rare
+)
+
+type event struct {
+	at   int64
+	seq  uint64
+	kind kind
+	node uint8
+	life uint32 // of the process it belongs to; 0: of none
+	x    uint32
+	fn   func()
+}
+
+// World is one run: two nodes, what lies between them, and the judges.
+type World struct {
+	opt     Options
+	prof    Profile
+	rng     *rand.Rand
+	pcg     rand.PCG
+	now     int64
+	seq     uint64
+	tick    uint32 // order of what applications saw
+	queue   []event
+	nodes   [2]node
+	link    link
+	ledger  ledger
+	cover   *Coverage
+	trace   io.Writer
+	events  int
+	faults  int
+	crashes int
+	quiet   bool // faults stopped
+	// scripted worlds have no clients, operators or faults of their own.
+	scripted  bool
+	op        operator
+	nextFault int
+	cmdID     uint64
+	seqArena  []uint64
+	failed    *Violation
+	diskFault bool // some disk error was injected: EIO is to be expected
+	eioOK     bool // an operator asked for errors
+	hooks     hooks
+	probes    int
+	lastTrace int64
+}
+
+// hooks let scripts act at exact points.
+type hooks struct {
+	send    func(n *node, m *replicate.Msg)
+	deliver func(n *node, m *replicate.Msg)
+	commit  func(n *node)
+	report  func(n *node, r *replicate.Report)
+	reply   func(n *node, r *request, err replicate.Err)
+}
+
+// Options choose a run.
+type Options struct {
+	Seed   uint64
+	Events int       // at least; 0: 2,000
+	Trace  io.Writer // readable transcript, if not nil
+	Cover  *Coverage // counts what was reached, if not nil
+}
+
+// Violation is an oracle's word.
+type Violation struct {
+	Oracle string
+	Text   string
+	Seed   uint64
+	Event  int
+	At     int64
+}
+
+func (v *Violation) Error() string {
+	return fmt.Sprintf("seed %d: oracle %s: %s (event %d, %.6fs)", v.Seed, v.Oracle, v.Text, v.Event, float64(v.At)/1e9)
+}
+
+// violationPanic unwinds a run from wherever an oracle spoke.
+type violationPanic struct{ v *Violation }
+
+func (w *World) violate(oracle, format string, args ...any) {
+	v := &Violation{Oracle: oracle, Text: fmt.Sprintf(format, args...), Seed: w.opt.Seed, Event: w.events, At: w.now}
+	w.tracef("VIOLATION %s: %s", oracle, v.Text)
+	panic(violationPanic{v})
+}
+
+func (w *World) tracef(format string, args ...any) {
+	if w.trace == nil {
+		return
+	}
+	fmt.Fprintf(w.trace, "%11.6f ", float64(w.now)/1e9)
+	fmt.Fprintf(w.trace, format, args...)
+	io.WriteString(w.trace, "\n")
+}
+
+// NewWorld makes memory for runs; each Run uses it anew.
+func NewWorld() *World { return &World{} }
+
+// Result tells what a run was.
+type Result struct {
+	Violation *Violation
+	Events    int
+	Faults    int
+	Crashes   int
+	Writes    int
+	Time      int64 // virtual, in nanoseconds
+	Digest    uint64
+}
+
+// Run runs one seed to its end.
+func (w *World) Run(opt Options) (res Result) {
+	if opt.Events == 0 {
+		opt.Events = 2000
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			vp, ok := r.(violationPanic)
+			if !ok {
+				v := &Violation{Oracle: "panic", Text: fmt.Sprint(r), Seed: opt.Seed, Event: w.events, At: w.now}
+				w.tracef("PANIC %v\n%s", r, debug.Stack())
+				v.Text += " at " + panicPlace(string(debug.Stack()))
+				vp.v = v
+			}
+			res = w.result()
+			res.Violation = vp.v
+		}
+	}()
+	w.reset(opt)
+	w.prof = randomProfile(w.rng)
+	w.build()
+	w.runRandom()
+	return w.result()
+}
+
+// panicPlace finds the first line of production code in a stack.
+func panicPlace(stack string) string {
+	for _, l := range strings.Split(stack, "\n") {
+		l = strings.TrimSpace(l)
+		if (strings.Contains(l, "/replicate/") || strings.Contains(l, "/metadata/")) && strings.Contains(l, ".go:") {
+			if i := strings.LastIndex(l, " +"); i > 0 {
+				l = l[:i]
+			}
+			parts := strings.Split(l, "/")
+			return strings.Join(parts[max(0, len(parts)-2):], "/")
+		}
+	}
+	return "the simulator itself"
+}
+
+func (w *World) result() Result {
+	return Result{Events: w.events, Faults: w.faults, Crashes: w.crashes, Writes: len(w.ledger.writes), Time: w.now, Digest: w.ledger.digest ^ uint64(w.now)<<20 ^ uint64(w.events)}
+}
+
+func (w *World) reset(opt Options) {
+	w.opt, w.cover, w.trace = opt, opt.Cover, opt.Trace
+	w.pcg.Seed(opt.Seed, 0x9e3779b97f4a7c15)
+	w.rng = rand.New(&w.pcg)
+	w.now, w.seq, w.tick = second, 0, 0
+	for i := range w.queue {
+		w.queue[i].fn = nil
+	}
+	w.queue = w.queue[:0]
+	w.events, w.faults, w.crashes, w.quiet, w.scripted = 0, 0, 0, false, false
+	w.nextFault, w.cmdID, w.probes, w.failed = 0, 0, 0, nil
+	w.diskFault, w.eioOK = false, false
+	w.hooks = hooks{}
+	w.seqArena = w.seqArena[:0]
+	w.op = operator{}
+}
+
+// build makes two nodes with new replicas, daemons not yet started.
+func (w *World) build() {
+	w.ledger.reset(int(w.prof.DataSize / sectorSize))
+	w.link.reset(w)
+	for i := range w.nodes {
+		w.nodes[i].reset(w, i)
+	}
+	w.tracef("seed %d: %s", w.opt.Seed, w.prof.String())
+}
+
+// at queues an event.
+func (w *World) at(e event) {
+	w.seq++
+	e.seq = w.seq
+	q := append(w.queue, e)
+	i := len(q) - 1
+	for i > 0 {
+		p := (i - 1) / 2
+		if !less(&q[i], &q[p]) {
+			break
+		}
+		q[i], q[p] = q[p], q[i]
+		i = p
+	}
+	w.queue = q
+}
+
+func less(a, b *event) bool { return a.at < b.at || a.at == b.at && a.seq < b.seq }
+
+func (w *World) after(d int64, fn func()) {
+	w.at(event{at: w.now + d, kind: kFunc, fn: fn})
+}
+
+// next takes the first event off the queue and handles it. It says false when
+// there is none.
+func (w *World) next() bool {
+	if len(w.queue) == 0 {
+		return false
+	}
+	q := w.queue
+	e := q[0]
+	n := len(q) - 1
+	q[0] = q[n]
+	q[n].fn = nil
+	q = q[:n]
+	i := 0
+	for {
+		c := 2*i + 1
+		if c >= n {
+			break
+		}
+		if c+1 < n && less(&q[c+1], &q[c]) {
+			c++
+		}
+		if !less(&q[c], &q[i]) {
+			break
+		}
+		q[i], q[c] = q[c], q[i]
+		i = c
+	}
+	w.queue = q
+	w.now = e.at
+	w.events++
+	switch e.kind {
+	case kDrain:
+		w.nodes[e.node].drain(e.life)
+	case kOp:
+		w.nodes[e.node].opDone(e.life, int(e.x))
+	case kDeliver:
+		w.link.deliver(int(e.node), e.x)
+	case kTimer:
+		w.nodes[e.node].timer(e.life, e.at)
+	case kClient:
+		w.nodes[e.node].app.think(e.life)
+	case kFunc:
+		e.fn()
+	}
+	return true
+}
+
+// Small helpers on the seed.
+
+func (w *World) chance(p float64) bool { return w.rng.Float64() < p }
+
+// span draws from [a, b).
+func (w *World) span(a, b int64) int64 {
+	if b <= a {
+		return a
+	}
+	return a + w.rng.Int64N(b-a)
+}
+
+func (w *World) peerOf(n *node) *node { return &w.nodes[1-n.id] }
+
+// Profile is what a run is like: drawn from the seed, or chosen by a script.
+type Profile struct {
+	Mode        replicate.Mode
+	Suspend     bool
+	Sector      uint32
+	DataSize    int64
+	Larger      int64 // how much larger the second component is
+	AssumeClean bool
+	Think       int64 // mean time between an application's requests
+	DiskTime    int64
+	NetTime     int64
+	Hot         int // how many hot blocks
+	Reads       float64
+	FaultGap    int // events between faults, mean
+	OperatorGap int64
+	Enabled     [faultKinds]bool
+	Cautious    bool // the operator seldom uses force
+}
+
+func (p *Profile) String() string {
+	s := fmt.Sprintf("%s sector %d size %dK", p.Mode, p.Sector, p.DataSize>>10)
+	if p.Suspend {
+		s += " suspend"
+	}
+	if p.AssumeClean {
+		s += " assume-clean"
+	}
+	return s
+}
+
+// The geometry of simulated replicas: small, so that the log overflows often.
+const (
+	extentSize = 64 << 10
+	keepdirty  = 16
+)
+
+func randomProfile(r *rand.Rand) Profile {
+	p := Profile{
+		Mode:        replicate.Fullsync,
+		Suspend:     r.Float64() < 0.12,
+		Sector:      512,
+		DataSize:    2 << 20,
+		AssumeClean: r.Float64() < 0.3,
+		Think:       []int64{200, 500, 1500, 4000}[r.IntN(4)] * microsecond,
+		DiskTime:    []int64{30, 150, 800}[r.IntN(3)] * microsecond,
+		NetTime:     []int64{30, 150, 1000}[r.IntN(3)] * microsecond,
+		Hot:         8 + r.IntN(56),
+		Reads:       0.1 + 0.3*r.Float64(),
+		FaultGap:    100 + r.IntN(300),
+		OperatorGap: []int64{30, 120, 500}[r.IntN(3)] * millisecond,
+		Cautious:    r.Float64() < 0.5,
+	}
+	switch x := r.Float64(); {
+	case x < 0.2:
+		p.Mode = replicate.Memsync
+	case x < 0.4:
+		p.Mode = replicate.Async
+	}
+	if r.Float64() < 0.2 {
+		p.Sector = 4096
+	}
+	if r.Float64() < 0.3 {
+		p.DataSize = 4 << 20
+	}
+	if r.Float64() < 0.2 {
+		p.Larger = 256 << 10
+	}
+	for i := range p.Enabled {
+		p.Enabled[i] = r.Float64() < 0.6
+	}
+	return p
+}
