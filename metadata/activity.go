@@ -168,3 +168,15 @@ func (l *Log) eachUnflushed(f func(sl *slot)) {
 		}
 	}
 }
+
+// MarkPresent is Mark for those extents of a range that are still in the log; what
+// left it has its bits in the map.
+func (s *Store) MarkPresent(off, length int64) {
+	for end := off + length; off < end; {
+		next := min(end, (off/s.Log.extentSize+1)*s.Log.extentSize)
+		if s.Log.index[off/s.Log.extentSize] != 0 {
+			s.Log.mark(off, next-off)
+		}
+		off = next
+	}
+}

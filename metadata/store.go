@@ -13,8 +13,8 @@ type Store struct {
 	Log    *Log
 
 	super     Superblock
-	changed   bool // super differs from what was prepared last
-	stable    *Map // what the map on the medium says, at least
+	changed   bool    // super differs from what was prepared last
+	stable    *Map    // what the map on the medium says, at least
 	queued    []bool  // by page: stands in queue
 	queue     []int32 // pages to write with the next commit
 	exact     bool    // the next commit may clear bits of the map

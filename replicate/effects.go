@@ -25,8 +25,8 @@ const (
 	// EffOpen: open and lock the component, read its metadata. Op. Answered by
 	// EvOpened.
 	EffOpen
-	// EffClose: close it; everything under way on it was answered before. Op.
-	// Answered by EvClosed.
+	// EffClose: close it. Unless it failed, everything under way on it was answered
+	// before. Op. Answered by EvClosed.
 	EffClose
 	// EffStateMark: keep in the state directory that this replica is inconsistent
 	// (Set), or forget it. The next EvOpened's image carries it. Op. Answered by
@@ -127,6 +127,7 @@ const (
 	ReportDataLoss // what a peer had acknowledged and not flushed is gone: Reason
 	ReportForced   // a promotion against advice
 	ReportWarning  // Reason
+	ReportVerdict  // what an agreement concluded: New, Reason; for debugging and tests
 )
 
 // Report is one thing people want to know.

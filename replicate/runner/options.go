@@ -70,6 +70,8 @@ type Options struct {
 	AppMemory, PeerMemory, SyncMemory int64
 
 	Log *slog.Logger
+
+	machine machine // tests: one that does as it is told
 }
 
 func (o *Options) settle() error {

@@ -16,10 +16,17 @@ import (
 	"hastd/transport"
 )
 
+// machine is what the owner drives: a *replicate.Machine.
+type machine interface {
+	Step(now replicate.Instant, batch []replicate.Event, out []replicate.Effect) []replicate.Effect
+	Deadline() (replicate.Instant, bool)
+	Status(now replicate.Instant) replicate.Status
+}
+
 // Resource is one resource on this node. It is a blockdev.Device for its provider.
 type Resource struct {
 	opts    Options
-	machine *replicate.Machine
+	machine machine
 	box     *mailbox
 	mem     *memories
 	appMem  *blockdev.Arena
@@ -102,13 +109,15 @@ func New(opts Options) (*Resource, error) {
 	r.link = link
 	r.keeper = newKeeper()
 	r.watch = newObserver(&r.opts)
-	r.machine = replicate.New(replicate.Config{
-		Live: opts.Live, Resource: opts.Resource, Node: opts.Node, Peer: opts.Peer,
-		NodeID: opts.NodeID, PeerID: opts.PeerID, Mode: opts.Mode, NeedLease: opts.NeedLease,
-		Timeout: replicate.Instant(opts.Timeout), DiskTimeout: replicate.Instant(opts.DiskTimeout),
-		Wall:   func(at replicate.Instant) int64 { return r.born.Add(time.Duration(at)).Unix() },
-		Random: randomID,
-	})
+	if r.machine = opts.machine; r.machine == nil {
+		r.machine = replicate.New(replicate.Config{
+			Live: opts.Live, Resource: opts.Resource, Node: opts.Node, Peer: opts.Peer,
+			NodeID: opts.NodeID, PeerID: opts.PeerID, Mode: opts.Mode, NeedLease: opts.NeedLease,
+			Timeout: replicate.Instant(opts.Timeout), DiskTimeout: replicate.Instant(opts.DiskTimeout),
+			Wall:   func(at replicate.Instant) int64 { return r.born.Add(time.Duration(at)).Unix() },
+			Random: randomID,
+		})
+	}
 	r.timer = time.AfterFunc(time.Hour, func() { r.box.event(replicate.Event{Kind: replicate.EvTick}) })
 	r.timer.Stop()
 	go r.run()

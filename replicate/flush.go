@@ -1,0 +1,160 @@
+package replicate
+
+import (
+	"slices"
+
+	"hastd/metadata"
+)
+
+// round is one flush of both replicas. There is never more than one; who asks
+// while it runs waits for the next, which covers them all at once. When the
+// connection or the disk it ran on changes, it is begun again.
+type round struct {
+	wanted  bool // the log or the sync wants one
+	running bool
+	local   bool // the local flush is under way
+	peer    bool // the peer's is
+	backed  bool // begun while linked
+	op      OpID
+	seq     uint64
+	number  uint64
+	began   Instant
+	copied  int      // how many of sync.copied it covers
+	open    []uint64 // writes sent before it that it does not cover here
+	askers  []*req
+}
+
+// startRound begins a flush if somebody waits for one and none is under way.
+func (m *Machine) startRound() {
+	r := &m.round
+	if r.running || !r.wanted && len(m.flushQueue) == 0 || m.role != metadata.Primary {
+		return
+	}
+	if m.phase == agreeing || m.taking || m.suspended != "" {
+		return
+	}
+	if m.disk != diskOpen && m.phase != linked {
+		return
+	}
+	if m.lossy {
+		m.lossy = false
+		m.failFlushes()
+		return
+	}
+	m.rounds++
+	*r = round{running: true, number: m.rounds, began: m.now, askers: r.askers[:0], backed: m.phase == linked}
+	r.askers = append(r.askers, m.flushQueue...)
+	m.flushQueue = m.flushQueue[:0]
+	if m.disk == diskOpen {
+		if r.backed {
+			m.st.FlushBegin()
+			r.copied = len(m.sync.copied)
+			for _, w := range m.active {
+				// Not yet written here: the next flush covers it.
+				if w.store == m.st && w.kind.logged() && (w.state == rJournal || w.local == asked) {
+					m.st.Mark(w.off, w.length)
+					if w.peer != none {
+						r.open = append(r.open, w.seq)
+					}
+				}
+			}
+		}
+		r.local = true
+		r.op = m.nextOp(opRound, 0)
+		m.emit(Effect{Kind: EffDisk, Disk: DiskFlush, Op: r.op})
+	}
+	if r.backed {
+		r.peer = true
+		m.seq++
+		r.seq = m.seq
+		m.send(Msg{Kind: MsgFlush, Seq: r.seq})
+	}
+}
+
+func (m *Machine) roundFlushed(ev *Event) {
+	r := &m.round
+	if !r.running || ev.Op != r.op {
+		return
+	}
+	r.local = false
+	if ev.Err != OK {
+		m.counters.ErrLocal[2]++
+		m.diskFailed("a flush failed")
+		return
+	}
+	m.advanceRound()
+}
+
+func (m *Machine) onFlushed(msg *Msg) {
+	r := &m.round
+	if !r.running || !r.peer || msg.Seq != r.seq {
+		m.protocol(true, "a flush that was not asked for")
+		return
+	}
+	r.peer = false
+	m.advanceRound()
+}
+
+// advanceRound answers who waits for the flush as soon as that is true.
+func (m *Machine) advanceRound() {
+	r := &m.round
+	if !r.running || r.local || m.taking || m.phase == agreeing {
+		return
+	}
+	if r.peer && m.phase == linked {
+		if m.cfg.Mode == Async && m.sound() {
+			m.answerFlushes(OK)
+		}
+		return
+	}
+	if !r.backed && m.unbacked && !m.mayAnswerAlone() {
+		return
+	}
+	if r.backed && m.disk == diskOpen {
+		m.st.FlushEnd()
+		m.sync.copied = slices.Delete(m.sync.copied, 0, min(r.copied, len(m.sync.copied)))
+		m.send(Msg{Kind: MsgClean, Seq: r.seq, Seqs: r.open})
+		if m.st.Dirty.Count() == 0 {
+			m.unbacked = false
+		}
+	}
+	if r.backed {
+		m.peerOnly = false
+		m.roundsDone = r.number
+	}
+	m.roundsEnded = r.number
+	m.answerFlushes(OK)
+	r.running = false
+	m.retry = true
+}
+
+func (m *Machine) answerFlushes(err Err) {
+	for _, a := range m.round.askers {
+		m.answer(a, err)
+	}
+	clear(m.round.askers)
+	m.round.askers = m.round.askers[:0]
+}
+
+// failFlushes ends every flush that waits.
+func (m *Machine) failFlushes() {
+	for _, a := range m.flushQueue {
+		m.answer(a, ErrIO)
+	}
+	clear(m.flushQueue)
+	m.flushQueue = m.flushQueue[:0]
+	if m.round.running {
+		m.answerFlushes(ErrIO)
+	}
+}
+
+// repeatRound starts a flush again from its beginning: the connection or the disk
+// it ran on is another now.
+func (m *Machine) repeatRound() {
+	r := &m.round
+	if !r.running {
+		return
+	}
+	m.flushQueue = append(slices.Clone(r.askers), m.flushQueue...)
+	*r = round{wanted: true, askers: r.askers[:0]}
+}

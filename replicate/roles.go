@@ -1,0 +1,476 @@
+package replicate
+
+import (
+	"fmt"
+
+	"hastd/metadata"
+)
+
+// job is the order being carried out; there is never more than one.
+type job struct {
+	command Command
+	stage   stage
+	until   Instant // of the stage; 0: no limit
+	next    func()  // what the stage waits for is there
+	needs   bool    // a durable change of the component is under way
+}
+
+type stage uint8
+
+const (
+	running  stage = iota // something was asked for and will answer
+	probing               // for word of the peer, at most until until
+	settling              // for an agreement under way to end
+	draining              // for application requests and sync to end
+	quiet                 // for what the peer had asked of this node to end
+)
+
+// changing says whether the order is at a point where facts would not hold.
+func (j *job) changing() bool { return j != nil && j.needs }
+
+type providerState uint8
+
+const (
+	providerDown providerState = iota
+	providerStarting
+	providerUp
+	providerStopping
+)
+
+func (m *Machine) onCommand(c *Command) {
+	switch c.Kind {
+	case CmdReplaceConfig:
+		m.cfg.Live = *c.Config
+		m.finish(c, nil)
+		return
+	case CmdResume:
+		m.onResume(c)
+		return
+	}
+	if m.job != nil {
+		m.finish(c, &Refusal{RefusedBusy, "another order for this resource is being carried out", "try again in a moment"})
+		return
+	}
+	m.job = &job{command: *c}
+	switch c.Kind {
+	case CmdRole:
+		m.toRole(c.Role)
+	case CmdShutdown:
+		m.job.command.Force = true
+		m.toRole(metadata.Init)
+	case CmdConnect:
+		m.cmdConnect(false)
+	case CmdDisconnect:
+		m.cmdConnect(true)
+	case CmdRecover:
+		m.cmdRecover()
+	default:
+		m.done(&Refusal{RefusedInternal, "unknown order", ""})
+	}
+}
+
+func (m *Machine) finish(c *Command, r *Refusal) {
+	m.emit(Effect{Kind: EffAnswer, Command: c.ID, Refusal: r})
+}
+
+// done ends the order.
+func (m *Machine) done(r *Refusal) {
+	c := m.job.command
+	m.job = nil
+	m.finish(&c, r)
+}
+
+// wait lets the order wait for a stage.
+func (m *Machine) wait(s stage, until Instant, next func()) {
+	m.job.stage, m.job.until, m.job.next = s, until, next
+}
+
+// advanceJob goes on when what the order waits for is there.
+func (m *Machine) advanceJob() {
+	for m.job != nil && m.job.stage != running && m.reached(m.job) {
+		next := m.job.next
+		m.job.stage, m.job.until, m.job.next = running, 0, nil
+		next()
+	}
+}
+
+func (m *Machine) reached(j *job) bool {
+	switch j.stage {
+	case probing:
+		return m.phase == linked || m.now >= j.until || m.phase == lingering || m.disk != diskOpen ||
+			m.phase == unlinked && (!m.wanted || m.now-m.downSince >= ProbeTime)
+	case settling:
+		return m.phase != greeting && m.phase != agreeing
+	case draining:
+		return m.idle()
+	case quiet:
+		return m.applying == 0 && (!m.disk.usable() || !m.st.Busy() && !m.st.Pending())
+	}
+	return false
+}
+
+// idle says whether no application request and no sync is under way.
+func (m *Machine) idle() bool {
+	return len(m.queue) == 0 && len(m.active) == 0 && len(m.bySeq) == 0 && len(m.flushQueue) == 0 &&
+		!m.round.running && m.sync.ops == 0 && !m.sync.ending() && m.phase != agreeing && m.phase != greeting && !m.taking
+}
+
+// durably changes the superblock for the order and goes on when that is durable.
+func (m *Machine) durably(change func(sb *metadata.Superblock), next func()) {
+	m.job.needs = true
+	m.after(m.st.Update(change), func() {
+		m.job.needs = false
+		next()
+	})
+}
+
+// jobFailed ends an order whose durable change will never come.
+func (m *Machine) jobFailed(r *Refusal) {
+	if m.job != nil && m.job.needs {
+		m.job.needs = false
+		m.done(r)
+	}
+}
+
+func (m *Machine) toRole(to metadata.Role) {
+	switch {
+	case m.role == to && to == metadata.Init && m.disk == diskFailed:
+		m.leave()
+	case m.role == to && (to != metadata.Secondary || m.disk == diskOpen):
+		m.done(nil)
+	case m.role == metadata.Primary:
+		m.demote(to)
+	case to == metadata.Init:
+		m.leave()
+	case m.disk == diskOpen:
+		m.promote()
+	default:
+		m.enter(to)
+	}
+}
+
+// enter opens the component and looks for the peer.
+func (m *Machine) enter(to metadata.Role) {
+	if m.disk == diskFailed {
+		m.leaveThen(func() { m.enter(to) })
+		return
+	}
+	m.open(func(r *Refusal) {
+		if m.job == nil {
+			return
+		}
+		if r != nil {
+			m.done(r)
+			return
+		}
+		m.setRole(metadata.Secondary)
+		m.downSince = m.now
+		if m.marks().Has(metadata.AdminDisconnected) {
+			m.word = standalone
+		} else {
+			m.connect(false)
+		}
+		if to == metadata.Primary {
+			m.promote()
+			return
+		}
+		m.done(nil)
+	})
+}
+
+func (m *Machine) setRole(r metadata.Role) {
+	if m.role == r {
+		return
+	}
+	old := m.role
+	m.role = r
+	m.report(Report{Kind: ReportRole, Old: old.String(), New: r.String()})
+}
+
+func (m *Machine) connect(now bool) {
+	m.wanted = true
+	if m.word == standalone {
+		m.word, m.wordReason = connecting, ""
+	}
+	m.emit(Effect{Kind: EffConnect, Now: now})
+}
+
+// promote makes a secondary primary: first whatever word of the peer can be had.
+func (m *Machine) promote() {
+	if m.cfg.NeedLease {
+		m.done(&Refusal{RefusedPolicy, "promotion refused: quorum is \"majority\" and this node holds no lease", "let vipd decide, or see hastctl cluster status"})
+		return
+	}
+	m.emitConnectNow()
+	m.wait(probing, m.now+AgreementTimeout+ProbeTime, func() {
+		m.wait(settling, 0, m.decidePromotion)
+	})
+}
+
+func (m *Machine) emitConnectNow() {
+	if m.wanted && m.phase == unlinked {
+		m.emit(Effect{Kind: EffConnect, Now: true})
+	}
+}
+
+// decidePromotion is the rule of section 8.
+func (m *Machine) decidePromotion() {
+	if m.disk != diskOpen {
+		m.done(&Refusal{RefusedIO, "the disk failed: " + m.diskText, ""})
+		return
+	}
+	if r := m.promotionRefusal(m.job.command.Force); r != nil {
+		m.done(r)
+		return
+	}
+	m.wait(quiet, 0, m.performPromotion)
+}
+
+func (m *Machine) promotionRefusal(force bool) *Refusal {
+	sb, up := m.st.Super(), m.phase == linked
+	peer := m.cfg.Peer
+	forceHint := "if this node's data is the best there is: hastctl role primary --force " + m.cfg.Resource
+	refuse := func(text, hint string) *Refusal { return &Refusal{RefusedPolicy, "promotion refused: " + text, hint} }
+	stale := sb.Marks.Has(metadata.Inconsistent | metadata.Outdated)
+	switch {
+	case up && m.peer.Role == metadata.Primary:
+		return refuse(peer+" is primary", "run hastctl role secondary "+m.cfg.Resource+" on "+peer+" first")
+	case up && sb.Resuid == 0 && m.peer.Resuid != 0:
+		return refuse("this replica is new and "+peer+" has data", "promote "+peer+", and this replica is filled from it")
+	case up && m.peerDisk == "uptodate":
+		return nil // whatever this replica is, the peer's can be read
+	case stale && up && !force:
+		return refuse(fmt.Sprintf("this replica is %s, and that of %s is %s", sb.Marks&marked, peer, m.peerDisk), forceHint)
+	case stale && !force:
+		return refuse(fmt.Sprintf("this replica is %s and %s is not connected", sb.Marks&marked, peer), "bring "+peer+" back, or "+forceHint)
+	case force:
+		return nil
+	case m.word == wordSplit:
+		return refuse("split-brain: "+m.wordReason, m.wordHint)
+	case sb.Resuid == 0 && !up:
+		return refuse("this replica is new and "+peer+" cannot be asked whether it has data", "start "+peer+", or, if it has none: hastctl role primary --force "+m.cfg.Resource)
+	case m.unclean && !up:
+		return refuse("this node was not stopped cleanly while secondary and "+peer+" cannot be asked whether it went on alone", "bring "+peer+" back, or "+forceHint)
+	}
+	return nil
+}
+
+func (m *Machine) performPromotion() {
+	up := m.phase == linked
+	forced := m.marks().Has(metadata.Inconsistent|metadata.Outdated) && !(up && m.peerDisk == "uptodate")
+	if up && m.peer.Role == metadata.Primary {
+		m.done(m.promotionRefusal(true))
+		return
+	}
+	m.durably(func(sb *metadata.Superblock) {
+		if sb.Resuid == 0 {
+			sb.Resuid = metadata.ID(m.cfg.Random())
+			sb.Lineage = sb.Lineage.Add(m.generation())
+		}
+		if sb.Size == 0 {
+			sb.Size = sb.DataSize
+			if up {
+				sb.Size = min(sb.Size, m.peer.DataSize)
+				sb.SectorSize = max(sb.SectorSize, m.peer.SectorSize)
+			}
+		}
+		if forced {
+			sb.Localcnt++
+			sb.Lineage = sb.Lineage.Add(m.generation())
+			sb.Marks = sb.Marks&^(metadata.Inconsistent|metadata.Outdated) | metadata.Forced | metadata.Raised
+		}
+		sb.PrevRole = metadata.Primary
+		last := sb.Epoch
+		if m.peerKnown && last.Less(m.peer.Epoch) {
+			last = m.peer.Epoch
+		}
+		sb.Epoch = metadata.Epoch{Number: last.Number + 1, Node: m.cfg.NodeID}
+	}, func() {
+		if forced {
+			m.report(Report{Kind: ReportForced, Reason: "promoted by force although its data may be old or incomplete"})
+		}
+		m.opened, m.alone, m.agreed = false, false, metadata.Epoch{}
+		m.badDisk, m.marked, m.peerOnly, m.lossy = false, false, false, false
+		m.resumed, m.failing = false, false
+		m.setRole(metadata.Primary)
+		if m.phase == linked {
+			m.renegotiate("promotion")
+		}
+		m.startProvider()
+	})
+}
+
+func (m *Machine) startProvider() {
+	sb := m.st.Super()
+	m.provider = providerStarting
+	m.fly(Effect{Kind: EffProviderStart, Size: sb.Bytes(), SectorSize: sb.SectorSize}, func(ev *Event) {
+		if ev.Err == OK {
+			m.provider = providerUp
+			m.done(nil)
+			return
+		}
+		m.provider = providerDown
+		text := "the provider could not be started: " + ev.Text
+		m.stepDown(metadata.Secondary, func() { m.done(&Refusal{RefusedIO, text, ""}) })
+	})
+}
+
+// demote closes the provider, then steps down.
+func (m *Machine) demote(to metadata.Role) {
+	m.provider = providerStopping
+	m.fly(Effect{Kind: EffProviderStop, Force: m.job.command.Force}, func(ev *Event) {
+		if ev.Err != OK {
+			m.provider = providerUp
+			m.done(&Refusal{RefusedBusy, ev.Text, "stop what uses it, or cut it with hastctl role --force"})
+			return
+		}
+		m.provider = providerDown
+		m.stepDown(to, func() {
+			if to == metadata.Init {
+				m.leave()
+				return
+			}
+			m.done(nil)
+		})
+	})
+}
+
+// stepDown ends what is under way, flushes both replicas and gives up the role.
+func (m *Machine) stepDown(to metadata.Role, then func()) {
+	m.sync.stopping = true
+	if m.suspended != "" {
+		m.failHeld() // never acknowledged, and nobody waits any more
+	}
+	m.wait(draining, 0, func() {
+		if m.disk != diskOpen {
+			m.steppedDown(then)
+			return
+		}
+		clean := func(ok bool) {
+			m.durably(func(sb *metadata.Superblock) {
+				sb.PrevRole = metadata.Secondary
+				if ok {
+					sb.Marks &^= metadata.CrashedPrimary
+				}
+			}, func() { m.steppedDown(then) })
+		}
+		if m.suspended != "" {
+			clean(false)
+			return
+		}
+		m.round.wanted = true
+		number := m.rounds + 1
+		m.wait(draining, 0, func() {
+			clean(m.disk == diskOpen && m.roundsEnded >= number)
+		})
+		m.startRound()
+	})
+}
+
+func (m *Machine) steppedDown(then func()) {
+	m.stopSync("the node stepped down")
+	if m.phase == linked {
+		if m.st != nil && m.disk.usable() {
+			for _, c := range m.sync.copied {
+				m.st.Dirty.OrWord(c.word, c.mask)
+			}
+			m.sync.copied = m.sync.copied[:0]
+		}
+		m.send(Msg{Kind: MsgRole, Control: &RoleChange{Role: metadata.Secondary}})
+	}
+	m.suspended, m.failing, m.resumed = "", false, false
+	m.setRole(metadata.Secondary)
+	then()
+}
+
+// leave parts from the peer and closes the component.
+func (m *Machine) leave() {
+	m.leaveThen(func() {
+		m.setRole(metadata.Init)
+		m.done(nil)
+	})
+}
+
+func (m *Machine) leaveThen(then func()) {
+	m.disconnect("the resource is being put to init on " + m.cfg.Node)
+	m.wait(quiet, 0, func() {
+		if m.disk != diskOpen {
+			m.closeDisk(then)
+			return
+		}
+		m.durably(func(sb *metadata.Superblock) { sb.PrevRole = metadata.Init }, func() { m.closeDisk(then) })
+	})
+}
+
+func (m *Machine) disconnect(reason string) {
+	session := m.session
+	m.wanted = false
+	m.linkLost(reason)
+	m.word, m.wordReason, m.wordHint = standalone, "", ""
+	m.emit(Effect{Kind: EffDisconnect, Session: session, Stop: true, Text: reason})
+}
+
+// cmdConnect parts from the peer for good, or ends that.
+func (m *Machine) cmdConnect(apart bool) {
+	if m.role == metadata.Init || m.disk != diskOpen {
+		m.done(&Refusal{RefusedPolicy, "the resource is not in use on " + m.cfg.Node + " (role " + m.role.String() + ")", "run hastctl role secondary " + m.cfg.Resource + " first"})
+		return
+	}
+	if !apart {
+		m.durably(func(sb *metadata.Superblock) { sb.Marks &^= metadata.AdminDisconnected }, func() {
+			m.connect(true)
+			m.done(nil)
+		})
+		return
+	}
+	m.wait(settling, 0, func() {
+		m.durably(func(sb *metadata.Superblock) { sb.Marks |= metadata.AdminDisconnected }, func() {
+			m.disconnect("disconnected by an administrator on " + m.cfg.Node)
+			m.done(nil)
+		})
+	})
+}
+
+// cmdRecover gives up this node's data: the first step of a recovery.
+func (m *Machine) cmdRecover() {
+	switch {
+	case m.role == metadata.Primary:
+		m.done(&Refusal{RefusedPolicy, "this node is primary: its data is in use", "run hastctl role secondary " + m.cfg.Resource + " first"})
+	case m.role == metadata.Init || m.disk != diskOpen:
+		m.done(&Refusal{RefusedPolicy, "the resource is not in use on " + m.cfg.Node, "run hastctl role secondary " + m.cfg.Resource + " first"})
+	case m.word != wordSplit && m.word != wordRefused && !m.job.command.Force:
+		m.done(&Refusal{RefusedPolicy, "there is nothing to recover from: the connection is " + connWords[m.word], "see hastctl status " + m.cfg.Resource})
+	default:
+		m.wait(settling, 0, func() {
+			m.durably(func(sb *metadata.Superblock) {
+				sb.Marks = sb.Marks&^(metadata.Raised|metadata.Forced) | metadata.Inconsistent
+			}, func() {
+				m.hangUp("recovery begins")
+				m.word, m.wordReason, m.wordHint = connecting, "this node's data was given up; waiting for "+m.cfg.Peer, ""
+				m.connect(true)
+				m.done(nil)
+			})
+		})
+	}
+}
+
+func (m *Machine) onResume(c *Command) {
+	if m.suspended == "" {
+		m.finish(c, &Refusal{RefusedPolicy, "nothing is suspended", ""})
+		return
+	}
+	if c.WithError {
+		m.failing = true
+		m.failHeld()
+		m.finish(c, nil)
+		return
+	}
+	if !m.sound() {
+		m.finish(c, &Refusal{RefusedPolicy, "this node has no good replica to go on with alone (" + m.suspended + ")",
+			"bring " + m.cfg.Peer + " back, or let what waits fail with hastctl resume --error"})
+		return
+	}
+	m.resumed = true
+	m.suspension()
+	m.finish(c, nil)
+}
