@@ -95,8 +95,13 @@ func TestArenaServesTheLargeBeforeThoseWhoCameLater(t *testing.T) {
 	small := make(chan []byte)
 	go func() { small <- a.Get(4096) }()
 	awaitWaiters(t, a, 2)
-	for _, b := range held[:255] {
+	late := make(chan []byte)
+	for i, b := range held[:255] {
 		a.Put(b)
+		if i == 100 { // there is room for it, but not its turn
+			go func() { late <- a.Get(4096) }()
+			awaitWaiters(t, a, 3)
+		}
 		if a.TryGet(4096) != nil {
 			t.Fatal("TryGet overtakes one who waits")
 		}
@@ -113,6 +118,7 @@ func TestArenaServesTheLargeBeforeThoseWhoCameLater(t *testing.T) {
 	}
 	a.Put(b)
 	a.Put(<-small)
+	a.Put(<-late)
 }
 
 func TestArenaCloseWakesWithNil(t *testing.T) {

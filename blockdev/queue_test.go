@@ -374,3 +374,46 @@ func BenchmarkQueueWrite(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkQueueDisk keeps 32 random 4 KiB operations under way on a file on
+// disk, past the page cache.
+func BenchmarkQueueDisk(b *testing.B) {
+	const size, depth = 256 << 20, 32
+	c := fileComponent(b, b.TempDir(), size, false)
+	if !c.Direct() {
+		b.Skip("no O_DIRECT here")
+	}
+	buf := alignedBuf(1 << 20)
+	for off := int64(0); off < size; off += 1 << 20 {
+		if err := c.WriteAt(buf, off); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for name, kind := range map[string]IOKind{"read": IORead, "write": IOWrite} {
+		b.Run(name, func(b *testing.B) {
+			back := make(chan *IO, depth)
+			q := NewQueue(c, depth, func(d []*IO) {
+				for _, io := range d {
+					back <- io
+				}
+			})
+			defer q.Close()
+			b.ReportAllocs()
+			one := make([]*IO, 1)
+			for i := range b.N {
+				var io *IO
+				if i < depth {
+					io = &IO{Kind: kind, Len: 4096, Buf: alignedBuf(4096)}
+				} else if io = <-back; io.Err != nil {
+					b.Fatal(io.Err)
+				}
+				io.Off = int64(uint32(i)*2654435761>>8) % (size / 4096) * 4096
+				one[0] = io
+				q.Submit(one)
+			}
+			for range min(depth, b.N) {
+				<-back
+			}
+		})
+	}
+}
