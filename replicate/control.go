@@ -55,6 +55,7 @@ type Begin struct {
 	Localcnt uint64           `json:"localcnt,omitempty"`
 	Lineage  metadata.Lineage `json:"lineage,omitempty"`
 	HashSeed uint64           `json:"hash_seed"` // of the block hashes of this connection
+	Dirty    bool             `json:"dirty"`     // the primary has something to copy
 }
 
 // MapPart is a stretch of the secondary's dirty map: little-endian words of 64

@@ -53,7 +53,6 @@ type syncState struct {
 	pair      metadata.ID
 	began     Instant
 	total     int64 // blocks
-	left      int64
 	done      int64
 	failed    bool
 	wake      Instant

@@ -81,13 +81,13 @@ func New(opts Options) (*Resource, error) {
 	}
 	r := &Resource{
 		opts:       opts,
-		box:        newMailbox(),
 		born:       time.Now(),
 		ended:      make(chan struct{}),
 		stop:       make(chan struct{}),
 		answers:    make(map[uint64]chan error),
 		maxRequest: metadata.MinExtentSize,
 	}
+	r.box = newMailbox(r.turn)
 	for _, a := range []struct {
 		to   **blockdev.Arena
 		size int64

@@ -10,14 +10,10 @@ import (
 // maxIdle is how much the mailbox's and the owner's slices may keep.
 const maxIdle = 1 << 14
 
-// run is the owner: one turn for everything that came since the last.
+// run stands by for the mailbox until it is closed.
 func (r *Resource) run() {
 	defer close(r.ended)
-	var w word
-	for r.box.take(&w) {
-		r.turn(&w)
-		w.reset()
-	}
+	r.box.standby()
 	r.timer.Stop()
 }
 
