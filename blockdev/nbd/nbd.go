@@ -42,9 +42,9 @@ const (
 	// the connection is not read from.
 	MaxInFlight = 256
 	// MaxInFlightBytes is how much of the device's memory one connection holds at
-	// most (a single request may always be as large as blockdev.MaxTransfer). A
-	// resource whose pool is larger keeps serving the other connections while one
-	// client does not read its replies.
+	// most (a single request may always be as large as blockdev.MaxTransfer). Only
+	// a pool that is larger keeps serving the other connections while one client
+	// does not read its replies, until that one is cut off.
 	MaxInFlightBytes = 16 << 20
 
 	readBuffer   = 128 << 10 // bytes read at once: many requests a read(2)
