@@ -42,6 +42,7 @@ type Status struct {
 		Reason    string
 	}
 	Reason string
+	Marks  []string
 }
 
 func (s Status) String() string {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -14,15 +15,34 @@ import (
 const helperEnv = "LAB_TEST_HELPER"
 
 func TestMain(m *testing.M) {
-	if addr := os.Getenv(helperEnv); addr != "" {
-		fmt.Println(echo(addr))
-		os.Exit(1)
+	if what := os.Getenv(helperEnv); what != "" {
+		if err := help(what); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	code := m.Run()
 	if programsDir != "" {
 		os.RemoveAll(programsDir)
 	}
 	os.Exit(code)
+}
+
+// help does what a helper is told: an address to echo on, or words parted by tabs.
+func help(what string) error {
+	words := strings.Split(what, "\t")
+	switch words[0] {
+	case "attack":
+		if err := attacks[words[2]](words[1]); err != nil {
+			return err
+		}
+		fmt.Println("ready")
+		return nil
+	case "idle":
+		return idleConnections(words[1], 1000)
+	}
+	return echo(words[0])
 }
 
 // echo answers every connection with its own bytes, for as long as stdin is open.
