@@ -68,7 +68,7 @@ func (c *creation) say(format string, args ...any) {
 
 // makeFiles makes what is missing and may be made: files, never devices.
 func (c *creation) makeFiles() error {
-	st, err := os.Stat(c.Local)
+	_, err := os.Stat(c.Local)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && c.Size > 0:
 		size := roundUp(c.Size)
@@ -87,7 +87,8 @@ func (c *creation) makeFiles() error {
 	if _, err := os.Stat(c.Metadata); !errors.Is(err, fs.ErrNotExist) {
 		return nil // whatever is wrong with it is told when it is opened
 	}
-	if st, err = os.Stat(c.Local); err != nil {
+	st, err := os.Stat(c.Local)
+	if err != nil {
 		return c.ioError("look at", c.Local, err)
 	}
 	size := st.Size()

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"flag"
+	"io"
+	"testing"
+
+	"hastd/cmd/internal/manpage"
+)
+
+var update = flag.Bool("update", false, "write the manual pages and golden files anew")
+
+const manDir = "../../docs/man"
+
+func TestManualPagesAreFresh(t *testing.T) {
+	a := &app{stdio: stdio{io.Discard, io.Discard}}
+	pages, err := manpage.Generate(a.tree())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := manpage.Write(pages, "hastctl", manDir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stale, err := manpage.Stale(pages, "hastctl", manDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(stale) > 0 {
+		t.Errorf("stale pages: %v; write them anew with go test ./cmd/hastctl -run Manual -update", stale)
+	}
+}
