@@ -73,9 +73,9 @@ func TestClientThatNeverReadsHurtsNobody(t *testing.T) {
 	})
 	stuck := enter(t, p, true)
 	var asked []byte
-	for i := range 4 * MaxInFlight { // 64 MiB asked for
+	for i := range 4 * MaxInFlight { // 256 MiB asked for
 		b := make([]byte, requestSize)
-		putRequest(b, wireRequest{cmd: cmdRead, handle: uint64(i), len: 64 << 10})
+		putRequest(b, wireRequest{cmd: cmdRead, handle: uint64(i), len: 256 << 10})
 		asked = append(asked, b...)
 	}
 	stuck.write(asked) // 28 KiB: the socket takes it
