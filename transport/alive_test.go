@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -150,6 +151,7 @@ func TestLossAndGoodbyeOrder(t *testing.T) {
 		{"data reset", func(ctl, data *net.TCPConn, h *sink) { _ = data.SetLinger(0); data.Close() }, true, false},
 		{"bye first, then data and its end", func(ctl, data *net.TCPConn, h *sink) { bye(ctl); frame(data); data.Close() }, false, true},
 		{"data and its end first, then bye", func(ctl, data *net.TCPConn, h *sink) { frame(data); data.Close(); <-h.frames; bye(ctl) }, false, true},
+		{"end of data, later bye", func(ctl, data *net.TCPConn, h *sink) { data.Close(); waitDry(h.s); bye(ctl) }, false, false},
 		{"bye, data stays open", func(ctl, data *net.TCPConn, h *sink) { bye(ctl) }, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -159,9 +161,16 @@ func TestLossAndGoodbyeOrder(t *testing.T) {
 			h := newSink()
 			seen := make(chan struct{}, 1)
 			h.on = func(f *Frame, _ []byte) { seen <- struct{}{}; h.frames <- arrived{Frame: *f} }
+			h.s = s
 			e := serve(s, h)
 			c.do(ctl, data, h)
+			begin := time.Now()
 			err := e.wait(t)
+			if d := time.Since(begin); strings.Contains(c.name, "then bye") || strings.Contains(c.name, "later bye") {
+				if d > closeLinger*3/4 {
+					t.Errorf("all was said, but it took %v", d)
+				}
+			}
 			var b *PeerClosed
 			if c.lost != errors.Is(err, ErrLost) || !c.lost != (errors.As(err, &b) && b.Reason == "ok") {
 				t.Errorf("ended with %v", err)
@@ -170,6 +179,15 @@ func TestLossAndGoodbyeOrder(t *testing.T) {
 				t.Errorf("%d frames arrived", len(seen))
 			}
 		})
+	}
+}
+
+// waitDry waits until s has seen the end of its data connection.
+func waitDry(s *Session) {
+	for dry := false; !dry; runtime.Gosched() {
+		s.mu.Lock()
+		dry = s.dry
+		s.mu.Unlock()
 	}
 }
 

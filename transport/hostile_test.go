@@ -177,6 +177,58 @@ func TestStrangersFloodDuringDial(t *testing.T) {
 	wg.Wait()
 }
 
+// Who is pushed out: the oldest silent one, of the same host if that one has its
+// share, of all if there are too many; the count never exceeds the limits.
+func TestStrangersPushedOut(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	var l strangers
+	add := func(from string) (x, out *stranger) {
+		t.Helper()
+		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		a, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { a.Close() })
+		return l.add(a.(*net.TCPConn))
+	}
+	honest, _ := add("127.0.0.9")
+	first, _ := add("127.0.0.3")
+	first.spoke.Store(true)
+	second, _ := add("127.0.0.3")
+	for range maxFromOneHost - 2 {
+		if _, out := add("127.0.0.3"); out != nil {
+			t.Fatal("pushed out below the limit")
+		}
+	}
+	if _, out := add("127.0.0.3"); out != second {
+		t.Error("not the oldest silent one of the host was pushed out")
+	}
+	if l.remove(second) || !l.remove(honest) {
+		t.Error("remove does not tell who was pushed out")
+	}
+	for i := len(l.all); i < maxStrangers; i++ {
+		if _, out := add([]string{"127.0.0.4", "127.0.0.5", "127.0.0.6"}[i%3]); out != nil {
+			t.Fatal("pushed out below the limit")
+		}
+	}
+	oldest := l.all[1] // first has spoken
+	if _, out := add("127.0.0.7"); out != oldest {
+		t.Error("not the oldest silent one of all was pushed out")
+	}
+	if len(l.all) != maxStrangers {
+		t.Errorf("%d are kept", len(l.all))
+	}
+}
+
 // Closing the listener with connections in every stage returns at once.
 func TestListenerClose(t *testing.T) {
 	p := newPair(t, options("alpha"), options("bravo"))

@@ -141,6 +141,7 @@ type sink struct {
 	alloc   func(f *Frame, n int) []byte
 	batches int
 	frames  chan arrived
+	s       *Session // for tests that look inside
 }
 
 func newSink() *sink { return &sink{frames: make(chan arrived, 1<<16)} }

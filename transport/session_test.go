@@ -24,7 +24,7 @@ func text(n int) []byte { return bytes.Repeat([]byte("all work and no play "), n
 func TestSessionCarriesBodies(t *testing.T) {
 	bodies := [][]byte{
 		nil, noise(1, 1), make([]byte, 512), text(4096), noise(2, 4096), make([]byte, 4096),
-		noise(3, 65536), text(readBuffer - 1), noise(4, readBuffer+5), text(1 << 20), make([]byte, 1<<20), noise(5, 1<<20+3), text(2 << 20),
+		append(make([]byte, 4096), 1), append(make([]byte, 700), 1), noise(3, 65536), text(readBuffer - 1), noise(4, readBuffer+5), text(1 << 20), make([]byte, 1<<20), noise(5, 1<<20+3), text(2 << 20),
 	}
 	for _, sum := range []string{"none", "crc32c", "xxh3", "sha256"} {
 		for _, pack := range []string{"none", "hole", "lz4", "zstd"} {
