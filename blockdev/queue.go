@@ -224,9 +224,16 @@ func (q *Queue) stuck() bool {
 }
 
 // SlowestIssued is the age of the oldest operation under way, 0 if there is none.
-// Age counts from when the disk was last seen to make progress with it.
+// Age counts from when the disk was last seen to make progress with it. Asked now
+// and then, it also sees to it that what queued up behind an operation that hangs
+// on a fast disk is taken by other workers.
 func (q *Queue) SlowestIssued() time.Duration {
 	d, _ := q.oldest()
+	if d > queueSlow {
+		q.mu.Lock()
+		q.call()
+		q.mu.Unlock()
+	}
 	return d
 }
 

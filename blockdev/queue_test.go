@@ -137,6 +137,25 @@ func TestQueueGivesBackWhatWaitsBehindASlowOperation(t *testing.T) {
 	q.Close()
 }
 
+func TestQueueWorksAroundAnOperationThatHangs(t *testing.T) {
+	f := &fakeStore{enter: make(chan string, 8), leave: make(chan struct{})}
+	c := newCollect()
+	q := newQueue(f, 4, c.done)
+	q.latency.Store(0)
+	q.Submit([]*IO{write(0, 4096)})
+	<-f.enter
+	q.Submit([]*IO{write(1<<20, 4096)}) // nobody is woken: the disk counts as fast
+	for limit := time.Now().Add(5 * time.Second); len(f.enter) == 0; time.Sleep(time.Millisecond) {
+		q.SlowestIssued()
+		if time.Now().After(limit) {
+			t.Fatal("what came after the operation that hangs is never started")
+		}
+	}
+	close(f.leave)
+	c.wait(t, 2)
+	q.Close()
+}
+
 func TestQueueFlushNeitherWaitsNorHoldsBack(t *testing.T) {
 	f := &fakeStore{enter: make(chan string), leave: make(chan struct{})}
 	c := newCollect()
