@@ -24,7 +24,7 @@ func testDisk(t *testing.T, size int64) (*Resource, *disk) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Resource{box: newMailbox(nil), appMem: testArena(t, 32<<20), peerMem: testArena(t, 32<<20), syncMem: testArena(t, 32<<20)}
+	r := &Resource{box: newMailbox(), appMem: testArena(t, 32<<20), peerMem: testArena(t, 32<<20), syncMem: testArena(t, 32<<20)}
 	r.mem = newMemories(r.appMem)
 	d := &disk{data: c, meta: c}
 	d.queue = blockdev.NewQueue(c, diskWorkers, r.ioDone)
@@ -203,7 +203,7 @@ func TestDiskZeroesInLongRunsMakeHoles(t *testing.T) {
 }
 
 func TestSplitRequestsAnswerOnce(t *testing.T) {
-	r := &Resource{box: newMailbox(nil), appMem: testArena(t, 64<<20), maxRequest: 64 << 10, born: testStart}
+	r := &Resource{box: newMailbox(), appMem: testArena(t, 64<<20), maxRequest: 64 << 10, born: testStart}
 	r.mem = newMemories(r.appMem)
 	r.export.Store(&export{size: 1 << 40, sector: 4096})
 	owner := new(recorder)

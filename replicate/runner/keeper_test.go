@@ -88,7 +88,7 @@ func testResource(t testing.TB, change func(*Options)) *Resource {
 func TestKeeperReadsAndCommitsMetadata(t *testing.T) {
 	check := func(t *testing.T, data, meta string) {
 		makeReplica(t, data, meta, func(sb *metadata.Superblock) { sb.Localcnt = 7 })
-		r := &Resource{box: newMailbox(nil), opts: Options{Resource: "data", Component: data, Metadata: meta, StateDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}}
+		r := &Resource{box: newMailbox(), opts: Options{Resource: "data", Component: data, Metadata: meta, StateDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}}
 		if meta == "" {
 			r.opts.Metadata = MetadataInternal
 		}
@@ -161,7 +161,7 @@ func loopDevice(t testing.TB, file string) string {
 
 func TestKeeperTellsWhatIsWrongWithAComponent(t *testing.T) {
 	path := testFile(t, 16<<20)
-	r := &Resource{box: newMailbox(nil), opts: Options{Resource: "data", Component: path, Metadata: MetadataInternal, StateDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}}
+	r := &Resource{box: newMailbox(), opts: Options{Resource: "data", Component: path, Metadata: MetadataInternal, StateDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}}
 	answer := func() replicate.Event {
 		r.open(1)
 		var w word
@@ -201,7 +201,7 @@ func TestKeeperTellsWhatIsWrongWithAComponent(t *testing.T) {
 func TestStateMarkSpeaksOfOneReplica(t *testing.T) {
 	path := testFile(t, 16<<20)
 	makeReplica(t, path, "", func(sb *metadata.Superblock) { sb.Resuid = 5 })
-	r := &Resource{box: newMailbox(nil), opts: Options{Resource: "data", Component: path, Metadata: MetadataInternal, StateDir: filepath.Join(t.TempDir(), "new"), Log: slog.New(slog.DiscardHandler)}}
+	r := &Resource{box: newMailbox(), opts: Options{Resource: "data", Component: path, Metadata: MetadataInternal, StateDir: filepath.Join(t.TempDir(), "new"), Log: slog.New(slog.DiscardHandler)}}
 	inconsistent := func() bool {
 		d, err := r.openDisk()
 		if err != nil {

@@ -2,7 +2,6 @@ package runner
 
 import (
 	"sync"
-	"time"
 
 	"hastd/blockdev"
 	"hastd/replicate"
@@ -47,86 +46,29 @@ func (w *word) reset() {
 	w.ios, w.reqs, w.items, w.seqs = w.ios[:0], w.reqs[:0], w.items[:0], w.seqs[:0]
 }
 
-// mailbox is how everybody reaches the owner. The owner is not one goroutine but
-// one at a time: whoever leaves word while nobody is the owner becomes it, for a
-// few turns, and so saves two switches of goroutines for each hop of a request. If
-// word keeps coming, it hands over to the standby goroutine and goes back to its
-// own work.
-//
-// So nobody may leave word while holding a lock that a turn takes: those of a
-// session, a queue, an arena, the link, or the reply path of a front end.
+// mailbox is how everybody reaches the owner: one lock for a batch, one wake-up
+// for as many as come while the owner is busy.
 type mailbox struct {
 	mu     sync.Mutex
+	wake   sync.Cond
 	in     word
-	turn   func(*word) // of the owner; nil: word is only collected (tests)
-	spare  word        // the owner's, swapped with in
-	owned  bool        // somebody is the owner
+	asleep bool
 	closed bool
-	handed bool      // the standby is to be the owner
-	wake   sync.Cond // of the standby
 }
 
-// maxTurns is how many turns a passer-by takes before it hands over.
-const maxTurns = 2
-
-func newMailbox(turn func(*word)) *mailbox {
-	b := &mailbox{turn: turn}
+func newMailbox() *mailbox {
+	b := &mailbox{}
 	b.wake.L = &b.mu
 	return b
 }
 
-// kick makes sure that what came is taken. Called with the lock, which it gives
-// up.
+// kick wakes the owner if it sleeps. Called with the lock, which it gives up.
 func (b *mailbox) kick() {
-	if b.owned || b.turn == nil {
-		b.mu.Unlock()
-		return
-	}
-	b.owned = true
-	b.turns(maxTurns)
-}
-
-// turns takes turns as the owner, until nothing is left or n are taken: then the
-// standby goes on. Called with the lock, which it gives up.
-func (b *mailbox) turns(n int) {
-	for !b.in.empty() {
-		if n == 0 {
-			b.handed = true
-			b.mu.Unlock()
-			b.wake.Signal()
-			return
-		}
-		n--
-		b.in, b.spare = b.spare, b.in
-		b.mu.Unlock()
-		b.turn(&b.spare)
-		b.spare.reset()
-		b.mu.Lock()
-	}
-	b.owned = false
-	closed := b.closed
+	wake := b.asleep
+	b.asleep = false
 	b.mu.Unlock()
-	if closed {
+	if wake {
 		b.wake.Signal()
-	}
-}
-
-// standby takes over from owners that hand over. It returns once the mailbox is
-// closed, empty and not owned.
-func (b *mailbox) standby() {
-	b.mu.Lock()
-	for {
-		switch {
-		case b.handed:
-			b.handed = false
-			b.turns(-1)
-			b.mu.Lock()
-		case b.closed && !b.owned:
-			b.mu.Unlock()
-			return
-		default:
-			b.wake.Wait()
-		}
 	}
 }
 
@@ -171,23 +113,25 @@ func (b *mailbox) postAll(items []item, seqs []uint64) {
 
 func (b *mailbox) event(ev replicate.Event) bool { return b.post(item{ev: ev}) }
 
-// take waits for word and swaps it with the empty one given (tests).
-func (b *mailbox) take(empty *word) {
-	for {
-		b.mu.Lock()
-		if !b.in.empty() {
-			b.in, *empty = *empty, b.in
+// take waits for word and swaps it with the empty one given; false once the
+// mailbox is closed and empty.
+func (b *mailbox) take(empty *word) bool {
+	b.mu.Lock()
+	for b.in.empty() {
+		if b.closed {
 			b.mu.Unlock()
-			return
+			return false
 		}
-		b.mu.Unlock()
-		time.Sleep(50 * time.Microsecond)
+		b.asleep = true
+		b.wake.Wait()
 	}
+	b.in, *empty = *empty, b.in
+	b.mu.Unlock()
+	return true
 }
 
 func (b *mailbox) close() {
 	b.mu.Lock()
 	b.closed = true
-	b.mu.Unlock()
-	b.wake.Signal()
+	b.kick()
 }

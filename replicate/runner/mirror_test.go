@@ -19,7 +19,6 @@ import (
 type mirror struct {
 	primary bool
 	size    int64
-	begun   bool
 	session replicate.SessionID
 	next    uint64
 	ops     []mirrorOp // by OpID - 1

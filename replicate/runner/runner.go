@@ -87,7 +87,7 @@ func New(opts Options) (*Resource, error) {
 		answers:    make(map[uint64]chan error),
 		maxRequest: metadata.MinExtentSize,
 	}
-	r.box = newMailbox(r.turn)
+	r.box = newMailbox()
 	for _, a := range []struct {
 		to   **blockdev.Arena
 		size int64

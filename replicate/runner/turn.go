@@ -10,10 +10,14 @@ import (
 // maxIdle is how much the mailbox's and the owner's slices may keep.
 const maxIdle = 1 << 14
 
-// run stands by for the mailbox until it is closed.
+// run is the owner: one turn for everything that came since the last.
 func (r *Resource) run() {
 	defer close(r.ended)
-	r.box.standby()
+	var w word
+	for r.box.take(&w) {
+		r.turn(&w)
+		w.reset()
+	}
 	r.timer.Stop()
 }
 

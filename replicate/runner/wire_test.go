@@ -62,7 +62,7 @@ func sampleMessages() map[replicate.MsgKind]replicate.Msg {
 // carry brings a message over the wire mapping, without a wire.
 func carry(t *testing.T, m replicate.Msg, mem *memory, table *memories) (replicate.Msg, []byte) {
 	t.Helper()
-	r := &Resource{box: newMailbox(nil), peerMem: table.app}
+	r := &Resource{box: newMailbox(), peerMem: table.app}
 	r.deviceSize.Store(testDevice)
 	p := &peerSession{r: r}
 	for _, o := range pack(nil, table, &m, mem) {
