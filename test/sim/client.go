@@ -94,7 +94,7 @@ func (a *app) think(life uint32) {
 		a.ask()
 	}
 	d := w.span(w.prof.Think/8, w.prof.Think*2)
-	if w.rng.IntN(4) == 0 {
+	if w.rng.IntN(4) == 0 && !w.quiet {
 		d = 0 // a burst
 	}
 	if a.pending >= a.atOnce {

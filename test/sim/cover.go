@@ -158,7 +158,7 @@ var (
 		"sync-hash", "sync-need", "sync-data", "sync-pull", "sync-blocks", "facts", "begin", "map", "ready", "flow", "sync-end", "sync-ended", "sync-clear",
 		"take-over", "took-over", "role", "renegotiate", "disk-failed"}
 	reportNames = [...]string{1: "role", "connected", "disconnected", "refused", "split-brain", "sync-start", "sync-done", "sync-stopped", "status", "disk",
-		"peer-disk", "suspended", "resumed", "repaired", "data-loss", "forced", "warning"}
+		"peer-disk", "suspended", "resumed", "repaired", "data-loss", "forced", "warning", "verdict"}
 	commandNames = [...]string{1: "role", "connect", "disconnect", "resume", "recover", "shutdown", "replace-config"}
 	refusalNames = [...]string{"success", "busy", "policy", "io", "internal"}
 	markNames    = [...]string{"raised", "inconsistent", "outdated", "forced", "crashed-primary", "assume-clean", "disconnected"}

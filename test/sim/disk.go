@@ -212,7 +212,7 @@ func (d *disk) tear(sec, n int, stamps []uint32) {
 // powerLoss drops the caches: of each write in them a random part survives.
 func (d *disk) powerLoss() {
 	share := d.w.rng.Float64()
-	if d.w.chance(0.25) {
+	if d.w.scripted || d.w.chance(0.25) {
 		share = 0
 	}
 	for _, c := range d.journal {

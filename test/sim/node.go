@@ -52,7 +52,7 @@ type node struct {
 	app        app
 	commands   []*order
 	recovering bool // told to discard its data, not yet made equal again
-	answers    int
+	wipeNext   bool // the operator gives this replica up
 
 	judge nodeJudge
 }
@@ -73,7 +73,7 @@ type order struct {
 	role   metadata.Role
 	force  bool
 	at     int64 // when the node was last able to work on it
-	silent bool  // never judged: nobody waits for it
+	was    bool  // the node had a provider
 	done   bool
 	answer *replicate.Refusal
 }
@@ -94,7 +94,7 @@ func (n *node) reset(w *World, id int) {
 	n.prov = provNone
 	n.app.reset(n)
 	n.commands = n.commands[:0]
-	n.recovering = false
+	n.recovering, n.wipeNext = false, false
 	size := w.prof.DataSize
 	if id == 1 {
 		size += w.prof.Larger
@@ -315,7 +315,7 @@ func (n *node) setTimer() {
 	if !ok {
 		return
 	}
-	t := max(n.world(at)+1, n.w.now)
+	t := max(n.world(at)+microsecond, n.w.now+100) // a little late, as timers are
 	if n.timerAt != 0 && n.timerAt <= t {
 		return
 	}
@@ -363,7 +363,7 @@ func (n *node) command(c replicate.Command) *order {
 	w := n.w
 	w.cmdID++
 	c.ID = w.cmdID
-	o := &order{id: c.ID, kind: c.Kind, role: c.Role, force: c.Force, at: w.now}
+	o := &order{id: c.ID, kind: c.Kind, role: c.Role, force: c.Force, at: w.now, was: n.prov != provNone}
 	if n.state != running {
 		o.done, o.answer = true, &replicate.Refusal{Code: replicate.RefusedInternal, Text: "no daemon"}
 		return o

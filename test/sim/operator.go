@@ -81,6 +81,8 @@ func (w *World) operateOn(n *node, st, peer *replicate.Status, primaries int) {
 		force = w.chance(0.03)
 	}
 	switch {
+	case n.wipeNext && st.Role == metadata.Init && !n.opened:
+		w.wipe(n)
 	case st.Disk == "failed" && w.chance(0.3):
 		n.app.close()
 		n.role(metadata.Init, st.Role == metadata.Primary)
@@ -92,6 +94,10 @@ func (w *World) operateOn(n *node, st, peer *replicate.Status, primaries int) {
 			n.role(metadata.Secondary, false)
 		case primaries == 0 && w.chance(0.3):
 			n.role(metadata.Primary, force)
+		}
+	case st.Connection == "refused" && w.strangers():
+		if w.chance(0.3) {
+			w.replace(n)
 		}
 	case st.Status == "split-brain" || st.Connection == "refused":
 		switch {
@@ -139,11 +145,26 @@ func (w *World) operateOn(n *node, st, peer *replicate.Status, primaries int) {
 	}
 }
 
+// strangers says whether the two replicas belong to different resources, so that
+// one has to be made anew.
+func (w *World) strangers() bool {
+	a, b := &w.nodes[0].judge.sb, &w.nodes[1].judge.sb
+	return a.Resuid != 0 && b.Resuid != 0 && a.Resuid != b.Resuid
+}
+
+// replace gives up a replica: to init, then created anew.
+func (w *World) replace(n *node) {
+	n.wipeNext = true
+	n.app.close()
+	n.role(metadata.Init, n.prov != provNone)
+}
+
 // wipe makes a replica anew: a new disk, and `hastctl create`.
 func (w *World) wipe(n *node) {
 	if n.state == running && (n.opened || len(n.ops) > len(n.freeOps)) {
 		return
 	}
+	n.wipeNext = false
 	w.tracef("%s: replica created anew", n.name)
 	w.cover.fault("wipe")
 	j := &n.judge
@@ -186,6 +207,9 @@ func (w *World) help() {
 			continue
 		}
 		switch {
+		case n.wipeNext && st[i].Role == metadata.Init && !n.opened:
+			w.wipe(n)
+			ready = false
 		case st[i].Disk == "failed" && st[i].Role != metadata.Init:
 			n.app.close()
 			n.role(metadata.Init, st[i].Role == metadata.Primary)
@@ -211,7 +235,7 @@ func (w *World) help() {
 	} else if op.trouble == 0 {
 		op.trouble = w.now
 	}
-	if parted && w.now-op.trouble > 3*second {
+	if parted && w.now-op.trouble > 1500*millisecond {
 		op.trouble = w.now
 		w.reconcile(a, b, &st, primaries)
 		return
@@ -262,6 +286,10 @@ func (w *World) reconcile(a, b *node, st *[2]replicate.Status, primaries int) {
 	}
 	op.attempts++
 	v := &w.nodes[victim]
+	if w.strangers() {
+		w.replace(v)
+		return
+	}
 	if st[victim].Role == metadata.Primary {
 		v.app.close()
 		v.role(metadata.Secondary, true)
@@ -280,9 +308,6 @@ func (w *World) reconcile(a, b *node, st *[2]replicate.Status, primaries int) {
 		}
 		o.role(metadata.Primary, true)
 	default:
-		if v.opened {
-			v.role(metadata.Init, false)
-			w.after(second, func() { w.wipe(v) })
-		}
+		w.replace(v)
 	}
 }

@@ -55,7 +55,7 @@ func (n *node) oracleAnswer(o *order) {
 		if !n.judge.sb.Marks.Has(metadata.Inconsistent) {
 			n.recovering = false
 		}
-	case o.kind == replicate.CmdRole && o.role != metadata.Primary && o.answer == nil && !o.force:
+	case o.kind == replicate.CmdRole && o.role != metadata.Primary && o.answer == nil && !o.force && o.was:
 		n.demoted()
 	}
 	if o.kind == replicate.CmdRole && o.role == metadata.Primary && o.answer == nil && n.prov == provNone {

@@ -14,7 +14,11 @@ func (w *World) runRandom() {
 			n.role(1, false)
 		})
 	}
-	w.after(w.span(50*millisecond, 200*millisecond), w.operate)
+	meet := w.span(50*millisecond, 200*millisecond)
+	if w.chance(0.85) {
+		meet = w.span(500*millisecond, 700*millisecond) // let them meet first
+	}
+	w.after(meet, w.operate)
 	w.nextFault = 300 + w.rng.IntN(300)
 	probe := 100
 	for w.events < w.opt.Events || w.faults < 5 || w.crashes < 1 {
@@ -43,8 +47,9 @@ func (w *World) settle() {
 	w.quiet = true
 	w.tracef("faults stop")
 	w.healAll()
+	w.prof.Think = 50 * millisecond
 	for i := range w.nodes {
-		w.nodes[i].app.atOnce = 4
+		w.nodes[i].app.atOnce = 2
 	}
 	end := w.now + settleTime
 	limit := w.events + settleEvents
