@@ -217,6 +217,16 @@ func (l *Lab) CreateAndStart(createArgs ...string) error {
 	return nil
 }
 
+// AwaitConnected waits until both nodes say that they are connected.
+func (l *Lab) AwaitConnected(limit time.Duration) error {
+	for _, n := range l.Nodes {
+		if err := n.WaitConnection("connected", limit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Tails are the ends of both logs, for a failure's report.
 func (l *Lab) Tails(lines int) string {
 	var b strings.Builder

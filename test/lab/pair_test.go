@@ -54,6 +54,7 @@ func (p *pair) ok(err error) {
 func (p *pair) together() {
 	p.Helper()
 	p.ok(p.CreateAndStart())
+	p.ok(p.AwaitConnected(waitLimit)) // a new replica asks its peer before it is promoted
 	p.promote(p.a)
 	p.complete()
 }

@@ -70,6 +70,9 @@ func StartRounds(ctx context.Context, o RoundsOptions) (*Rounds, error) {
 	if err := o.Lab.CreateAndStart(); err != nil {
 		return nil, err
 	}
+	if err := o.Lab.AwaitConnected(syncLimit); err != nil {
+		return nil, err
+	}
 	if err := r.promote(Alpha); err != nil {
 		return nil, err
 	}
@@ -267,10 +270,8 @@ func (r *Rounds) bothPower(ctx context.Context) (string, error) {
 		return detail, err
 	}
 	// Apart, either could be behind; connected they know.
-	for _, n := range []*Node{first, second} {
-		if err := n.WaitConnection("connected", syncLimit); err != nil {
-			return detail, err
-		}
+	if err := r.o.Lab.AwaitConnected(syncLimit); err != nil {
+		return detail, err
 	}
 	if err := r.promote(next); err != nil {
 		return detail, err
