@@ -15,6 +15,14 @@ func NewMap(size int64) *Map {
 	return &Map{words: make([]uint64, (n+63)/64), blocks: n}
 }
 
+// Limit makes the map stand for the first size bytes only.
+func (m *Map) Limit(size int64) {
+	n := min(m.blocks, Block((size+BlockSize-1)/BlockSize))
+	m.Clear(n, m.blocks-n)
+	m.blocks = n
+	m.words = m.words[:(n+63)/64]
+}
+
 // Blocks is how many blocks the map stands for.
 func (m *Map) Blocks() Block { return m.blocks }
 

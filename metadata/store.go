@@ -62,6 +62,7 @@ func Load(img *Image) (*Store, Problems, error) {
 	for i := range s.Dirty.words {
 		s.stable.OrWord(i, s.Dirty.words[i])
 	}
+	s.limit()
 	if p.PagesDamaged > 0 {
 		s.PersistAll() // written anew, so that they are whole again
 	}
@@ -78,6 +79,14 @@ func Load(img *Image) (*Store, Problems, error) {
 		s.PersistAll()
 	}
 	return s, p, nil
+}
+
+// limit keeps the maps to the size that was agreed: what lies beyond is nobody's.
+func (s *Store) limit() {
+	if s.super.Size != 0 {
+		s.Dirty.Limit(s.super.Size)
+		s.stable.Limit(s.super.Size)
+	}
 }
 
 // newestSuper picks the valid copy with the higher sequence. which tells its
@@ -148,8 +157,12 @@ func (s *Store) Super() *Superblock { return &s.super }
 // Update changes the superblock in memory and returns the number of the commit
 // that will make the change durable.
 func (s *Store) Update(f func(sb *Superblock)) uint64 {
+	size := s.super.Size
 	f(&s.super)
 	s.changed = true
+	if s.super.Size != size {
+		s.limit()
+	}
 	return s.Next()
 }
 
@@ -192,7 +205,15 @@ func (s *Store) PersistChanged() uint64 {
 			s.Persist(int64(i)*64*BlockSize, BlockSize)
 		}
 	}
-	return s.Next()
+	return s.settled()
+}
+
+// settled is the number of the commit with which all queued pages are durable.
+func (s *Store) settled() uint64 {
+	if len(s.queue) > 0 {
+		return s.Next()
+	}
+	return s.prepared // if it is under way it may hold some
 }
 
 // ClearMap lets the medium forget the bits that are clear in memory, with the
@@ -204,8 +225,8 @@ func (s *Store) ClearMap() uint64 {
 			s.Persist(int64(i)*64*BlockSize, BlockSize)
 		}
 	}
-	s.exact = true
-	return s.Next()
+	s.exact = len(s.queue) > 0
+	return s.settled()
 }
 
 // Prepare gives the writes of the next commit, or nil if there is nothing to do.
@@ -251,7 +272,7 @@ func (s *Store) Prepare() []Write {
 // unless the map may be cleared.
 func (s *Store) pageWords(page int) []uint64 {
 	first := page * wordsPerPage
-	n := min(wordsPerPage, len(s.Dirty.words)-first)
+	n := max(0, min(wordsPerPage, len(s.Dirty.words)-first))
 	words := make([]uint64, n)
 	for i := range n {
 		words[i] = s.Dirty.words[first+i]
@@ -269,7 +290,7 @@ func (s *Store) Committed() {
 	}
 	for i, p := range s.inPages {
 		first := int(p) * wordsPerPage
-		n := min(wordsPerPage, len(s.stable.words)-first)
+		n := max(0, min(wordsPerPage, len(s.stable.words)-first)) // the map may have been limited since
 		for j := range n {
 			s.stable.words[first+j] = le.Uint64(s.buffers[i][pageHead+8*j:])
 		}

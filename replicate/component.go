@@ -112,9 +112,10 @@ func (m *Machine) open(then func(*Refusal)) {
 		m.unclean = sb.PrevRole == metadata.Secondary
 		m.unbacked = st.Dirty.Count() > 0
 		m.raiseAt, m.markAt = 0, 0
+		bad := ev.Image.StateInconsistent
 		commit := st.Update(func(sb *metadata.Superblock) {
 			sb.PrevRole = metadata.Secondary
-			if ev.Image.StateInconsistent && sb.Resuid != 0 {
+			if bad && sb.Resuid != 0 {
 				sb.Marks |= metadata.Inconsistent
 			}
 		})
@@ -123,7 +124,7 @@ func (m *Machine) open(then func(*Refusal)) {
 				m.disk, m.openThen = diskOpen, nil
 				then(nil)
 			}
-			if ev.Image.StateInconsistent {
+			if bad {
 				m.fly(Effect{Kind: EffStateMark}, func(*Event) { loaded() })
 				return
 			}
