@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -23,7 +22,7 @@ const (
 	dialTimeout = 5 * time.Second
 	// grace is how much longer than the daemon the client waits: the daemon's own
 	// word on a time-out says more than the client's.
-	grace = 5 * time.Second
+	grace = time.Second
 )
 
 // Client talks to the daemon behind one control socket. Its methods return
@@ -175,6 +174,9 @@ func (c *Client) unreachable(err error) error {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return exit.New(exit.Again, "look whether hastd hangs: its log, or kill -QUIT for a trace",
 			"hastd behind %s did not answer within %v", c.socket, c.timeout)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return exit.New(exit.Unreachable, "it was stopped or ended by itself: look at its log, then at hastctl status",
+			"hastd behind %s went away without an answer", c.socket)
 	case errors.Is(err, context.Canceled):
 		return exit.New(exit.Again, "the daemon may still carry it out: look at hastctl status", "interrupted")
 	}
@@ -182,5 +184,5 @@ func (c *Client) unreachable(err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	return exit.New(exit.Unreachable, "look at the daemon's log", "hastd behind %s: %v", c.socket, fmt.Errorf("%w", err))
+	return exit.New(exit.Unreachable, "look at the daemon's log", "hastd behind %s: %w", c.socket, err)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"hastd/cmd/internal/build"
@@ -114,6 +115,10 @@ func (s *server) command(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := s.b.Command(ctx, name, c); err != nil {
+		var refusal *replicate.Refusal
+		if errors.As(err, &refusal) {
+			err = s.explain(name, refusal)
+		}
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = exit.New(exit.Again, "it may still be carried out: look at hastctl status, then try again with a longer --timeout",
 				"%s of %s on node %s was not done in time", r.PathValue("command"), name, s.b.Node())
@@ -122,6 +127,19 @@ func (s *server) command(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.answerResource(ctx, w, name)
+}
+
+// explain gives a refusal what an administrator needs besides: which resource on
+// which node, and where to look if the machine has no advice.
+func (s *server) explain(name string, r *replicate.Refusal) error {
+	e := *r
+	if e.Text = strings.TrimPrefix(e.Text, "resource "+name+": "); !strings.HasPrefix(e.Text, "resource ") {
+		e.Text = fmt.Sprintf("resource %s on node %s: %s", name, s.b.Node(), e.Text)
+	}
+	if e.Hint == "" {
+		e.Hint = "hastctl status " + name + " and the daemon's log tell more"
+	}
+	return &e
 }
 
 // parseCommand reads the body that belongs to the command in the path.

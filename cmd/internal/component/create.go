@@ -159,7 +159,7 @@ func (c *creation) inspect(o *opened) error {
 	if !c.internal() {
 		where = "beyond what can be replicated"
 	}
-	return exit.New(exit.Refused, shrinkHint(f, c.Local, o.layout.DataSize, o.data.IsDevice()),
+	return exit.New(exit.Refused, o.roomHint(f),
 		"%s: the %s on %s reaches %d bytes %s: shrink it by that to %d bytes", &c.Place, f.What, c.Local, over, where, o.layout.DataSize)
 }
 
@@ -179,9 +179,19 @@ func furthest(found []blockdev.Found, size int64) blockdev.Found {
 	return far
 }
 
-// shrinkHint is the command that makes room, where there is one.
-func shrinkHint(f blockdev.Found, path string, to int64, device bool) string {
+// roomHint is the command that makes room, where there is one. A file is made
+// longer: that is safer than to shrink what is in it (and resize2fs would cut the
+// file as well).
+func (o *opened) roomHint(f blockdev.Found) string {
+	path, to := o.Local, o.layout.DataSize
 	or := `put the metadata elsewhere (metadata = "PATH" in the configuration)`
+	if !o.internal() {
+		or = "give the resource a larger component"
+	}
+	grow := metadata.ComponentSize(f.End) - o.data.Size()
+	if !o.data.IsDevice() {
+		return fmt.Sprintf("make the file longer: truncate -s +%d %s, then create again; or %s", grow, path, or)
+	}
 	switch f.What {
 	case "ext2", "ext3", "ext4":
 		return fmt.Sprintf("e2fsck -f %s && resize2fs %s %dK, then create again; or %s", path, path, to>>10, or)
@@ -189,10 +199,6 @@ func shrinkHint(f blockdev.Found, path string, to int64, device bool) string {
 		return fmt.Sprintf("mount it and run btrfs filesystem resize %d DIR, then create again; or %s", to, or)
 	case "LVM physical volume":
 		return fmt.Sprintf("pvresize --setphysicalvolumesize %db %s, then create again; or %s", to, path, or)
-	}
-	grow := metadata.ComponentSize(f.End) - f.End
-	if !device {
-		return fmt.Sprintf("it cannot be shrunk in place: truncate -s +%d %s, then create again; or %s", grow, path, or)
 	}
 	return fmt.Sprintf("it cannot be shrunk in place: make %s larger by %d bytes, then create again; or %s", path, grow, or)
 }
