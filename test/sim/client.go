@@ -182,7 +182,7 @@ func (a *app) issue(kind replicate.Request, flags replicate.Flags, sec, cnt int)
 		}
 		r.buf = h
 	case replicate.ReqFlush:
-		ev.Off, ev.Len = 0, 0
+		ev.Off, ev.Len, r.sec, r.n, sec, cnt = 0, 0, 0, 0, 0, 0
 		r.pend, r.seen = n.judge.marks()
 	}
 	ev.Buf = r.buf

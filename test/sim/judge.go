@@ -18,6 +18,7 @@ type nodeJudge struct {
 	cut  uint32
 
 	floor  []int32 // by sector: newest write that this replica must not lose while consistent
+	given  []int32 // the floor when this replica, as the source of a sync, noted its end
 	view   []int32 // the same for what the present provider shows
 	seenW  []int32 // what a read of this term showed last
 	seenAt []uint32
@@ -33,6 +34,8 @@ type nodeJudge struct {
 	splitSince  int64
 	wasRaised   bool
 	snapshotOld bool
+	lastDown    uint32
+	downAt      int64 // when the last session ended, in virtual time
 }
 
 type observation struct {
@@ -43,10 +46,11 @@ type observation struct {
 func (j *nodeJudge) reset(w *World) {
 	n := len(w.ledger.head)
 	if cap(j.floor) < n {
-		j.floor, j.view, j.seenW, j.seenAt = make([]int32, n), make([]int32, n), make([]int32, n), make([]uint32, n)
+		j.floor, j.given, j.view, j.seenW, j.seenAt = make([]int32, n), make([]int32, n), make([]int32, n), make([]int32, n), make([]uint32, n)
 	}
-	*j = nodeJudge{floor: j.floor[:n], view: j.view[:n], seenW: j.seenW[:n], seenAt: j.seenAt[:n], seen: j.seen[:0], pending: j.pending[:0], sectors: int(w.prof.DataSize / sectorSize)}
+	*j = nodeJudge{floor: j.floor[:n], given: j.given[:n], view: j.view[:n], seenW: j.seenW[:n], seenAt: j.seenAt[:n], seen: j.seen[:0], pending: j.pending[:0], sectors: int(w.prof.DataSize / sectorSize)}
 	clear(j.floor)
+	clear(j.given)
 	clear(j.view)
 	clear(j.seenW)
 	clear(j.seenAt)
@@ -95,7 +99,7 @@ func (n *node) startTerm() {
 	w.tick++
 	own := n.consistent() && !j.sb.Marks.Has(metadata.Outdated)
 	src := n
-	if !own && n.inFlow() && !j.sb.Marks.Has(metadata.Forced) {
+	if !own && n.sess != nil && n.sess == p.sess && p.consistent() {
 		src = p
 	}
 	t := term{node: uint8(n.id), parent: src.judge.from, cut: min(src.judge.cut, w.tick), start: w.tick, wild: j.wild || src.judge.wild}
@@ -105,6 +109,18 @@ func (n *node) startTerm() {
 	if src == n {
 		j.from, j.cut = j.term, never
 	}
+	// What was acknowledged in earlier terms and not flushed is covered by a flush of
+	// this one only as far as this replica is what is shown.
+	kept := 0
+	for _, id := range j.pending {
+		if x := &w.ledger.writes[id]; src == n && !t.wild && x.on(n.id) && w.ledger.visible(x, j.term) {
+			j.pending[kept] = id
+			kept++
+		}
+	}
+	j.gone += len(j.pending)
+	j.gone -= kept
+	j.pending = j.pending[:kept]
 	copy(j.view, src.judge.floor)
 	if t.wild {
 		clear(j.view)
@@ -144,7 +160,7 @@ func (n *node) closeCut() {
 func (n *node) sessionEnded() {
 	n.w.tick++
 	n.closeCut()
-	n.judge.splitSince = 0
+	n.judge.splitSince, n.judge.lastDown, n.judge.downAt = 0, n.w.tick, n.w.now
 }
 
 func (w *World) oracleSessionDown(n *node) { n.sessionEnded() }
@@ -180,6 +196,13 @@ func (w *World) oracleSent(s *session, n *node, m *replicate.Msg) {
 		s.flow[n.id] = true
 	case replicate.MsgRenegotiate, replicate.MsgFacts:
 		s.flow[n.id] = false
+	case replicate.MsgSyncEnd, replicate.MsgSyncEnded:
+		if n.consistent() {
+			// The source's step: all it has the target has too. What it acknowledges from
+			// here on is another matter.
+			copy(n.judge.given, n.judge.floor)
+			n.judge.alone, n.judge.wasRaised = false, false
+		}
 	}
 }
 
@@ -217,6 +240,13 @@ func (w *World) flowBegins(s *node) {
 	if s.consistent() && p.consistent() {
 		// Neither has anything to be copied that would make it inconsistent.
 		w.join(p, s)
+	}
+	if t := p.judge.term; t != 0 && p.judge.from != t && p.consistent() && !s.consistent() {
+		// The primary was promoted on its peer's replica, and that was given up since:
+		// now its own counts, whatever it held.
+		w.ledger.terms[t].wild = true
+		clear(p.judge.view)
+		p.judge.from, p.judge.cut = t, never
 	}
 	if s.consistent() && p.judge.term != 0 {
 		s.judge.from, s.judge.cut = p.judge.term, never
@@ -256,15 +286,26 @@ func (n *node) oracleMarks(old, sb *metadata.Superblock) {
 // syncCompleted: this replica was made equal to its peer's.
 func (n *node) syncCompleted(p *node) {
 	w, j := n.w, &n.judge
-	copy(j.floor, p.judge.floor)
+	if w.prof.Mode == replicate.Async {
+		// The source may have flushed more since; the target follows.
+		for i, f := range p.judge.given {
+			j.floor[i] = 0
+			if f != 0 && i < len(n.disk.stable) {
+				if _, ok := w.ledger.permitted(i, n.disk.stable[i], f); ok {
+					j.floor[i] = f
+				}
+			}
+		}
+	} else {
+		copy(j.floor, p.judge.given)
+	}
 	j.wild = p.judge.wild
-	j.alone, p.judge.alone = false, false
-	j.wasRaised, p.judge.wasRaised = false, false
+	j.alone, j.wasRaised = false, false
 	n.recovering = false
 	if j.term == 0 {
 		j.from, j.cut = p.judge.from, p.judge.cut
-		if p.judge.term != 0 && n.sess == nil {
-			j.cut = w.tick
+		if n.sess == nil {
+			j.cut = min(j.cut, j.lastDown)
 		}
 	} else {
 		j.from, j.cut = j.term, never

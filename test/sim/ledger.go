@@ -162,13 +162,23 @@ func (l *ledger) wrote(n *node, sec int, stamps []uint32) {
 	}
 }
 
+// zeroed does so for zeroes, which carry no stamps: the write with that very range
+// counts, or else one that contains it.
 func (l *ledger) zeroed(n *node, sec, cnt int) {
+	var inside *write
 	for _, id := range l.zeroes {
 		w := &l.writes[id]
-		if int(w.sec) <= sec && sec+cnt <= int(w.sec+w.n) && w.done[n.id] < w.n {
+		if w.done[n.id] >= w.n || sec < int(w.sec) || sec+cnt > int(w.sec+w.n) {
+			continue
+		}
+		if int(w.sec) == sec && int(w.n) == cnt {
 			w.done[n.id] += int32(cnt)
 			return
 		}
+		inside = w
+	}
+	if inside != nil {
+		inside.done[n.id] += int32(cnt)
 	}
 }
 

@@ -337,16 +337,17 @@ func (n *node) readWindow(e *replicate.Effect, ev *replicate.Event) {
 		m.stamps[i] = poison
 	}
 	var hashes *mem
-	if e.Disk == replicate.DiskCompare {
+	compare := e.Disk == replicate.DiskCompare
+	if compare {
 		hashes = n.lookup(e.Aux)
-		if hashes == nil || hashes.kind != memHashes || e.Mask&^hashes.mask != 0 {
+		if e.Aux != 0 && (hashes == nil || hashes.kind != memHashes || e.Mask&^hashes.mask != 0) {
 			n.w.violate("handles", "%s: comparison of blocks %#x with a body that has not their hashes", n.name, e.Mask)
 		}
 	}
 	n.eachBlock(e.Off, e.Mask, func(b, at int) {
 		st := m.stamps[at*sectorsPerBlock:][:sectorsPerBlock]
 		n.readInto(st, b*sectorsPerBlock)
-		if hashes == nil {
+		if !compare {
 			for _, s := range st {
 				if s != 0 {
 					return
@@ -355,7 +356,7 @@ func (n *node) readWindow(e *replicate.Effect, ev *replicate.Event) {
 			ev.Mask |= 1 << uint(at)
 			return
 		}
-		differs, zero := false, true
+		differs, zero := compare && hashes == nil, true
 		for i, s := range st {
 			differs = differs || hashes.stamps[at*sectorsPerBlock+i] != s
 			zero = zero && s == 0

@@ -181,7 +181,7 @@ func (n *node) oracleRead(r *request, stamps []uint32) {
 		}
 		id, ok := n.readable(r, sec, v)
 		if !ok {
-			w.violate("reads", "%s: read of sector %d shows write %d, newer is write %d (durable: %d, seen before: %d)", n.name, sec, id, l.chain[l.head[sec]].write, j.view[sec], j.seenW[sec])
+			w.violate("reads", "%s: read of sector %d shows write %d (visible: %v) in term %d, the newest is write %d (durable: %d, seen before: %d)", n.name, sec, w.owner(v), id >= 0, j.term, l.chain[l.head[sec]].write, j.view[sec], j.seenW[sec])
 		}
 		if j.seenAt[sec] == 0 || j.seenW[sec] != id {
 			j.seenW[sec] = id

@@ -17,7 +17,7 @@ func (n *node) oraclePromotion(e *replicate.Effect) {
 		w.violate("promote", "%s: a provider is started although no resuid is durable", n.name)
 	}
 	if j.sb.Marks.Has(bad) || n.mark {
-		if !(n.sess != nil && p.sess == n.sess && p.judge.sbOK && p.judge.sb.Resuid == j.sb.Resuid && !p.judge.sb.Marks.Has(bad) && !p.mark && p.state == running) && n.sess == nil {
+		if !(n.sess != nil && p.sess == n.sess && p.judge.sbOK && p.judge.sb.Resuid == j.sb.Resuid && !p.judge.sb.Marks.Has(bad) && !p.mark && p.state == running) && n.sess == nil && !n.lostMeanwhile() {
 			w.violate("promote", "%s is promoted with marks %s and without an up-to-date peer", n.name, j.sb.Marks)
 		}
 	}
@@ -28,6 +28,17 @@ func (n *node) oraclePromotion(e *replicate.Effect) {
 		w.violate("promote", "%s: a provider of %d bytes on a replica of %d", n.name, e.Size, j.sb.Size)
 	}
 	n.startTerm()
+}
+
+// lostMeanwhile says whether the peer was still connected when the order to promote
+// came: nothing can keep it from going away afterwards, and the primary suspends.
+func (n *node) lostMeanwhile() bool {
+	for _, o := range n.commands {
+		if o.kind == replicate.CmdRole && o.role == metadata.Primary && n.judge.downAt >= o.at {
+			return true
+		}
+	}
+	return false
 }
 
 // oracleCommand notes orders that change what is expected.
