@@ -20,8 +20,10 @@ type disk struct {
 	pool  *pool
 	image *metadata.Image
 
-	commitStart atomic.Int64 // blockdev.Now() when the commit under way began; 0: none
-	failed      atomic.Bool  // disk-timeout was told
+	commits     chan commitJob
+	committed   chan struct{} // no commit is under way, nor will be
+	commitStart atomic.Int64  // blockdev.Now() when the commit under way began; 0: none
+	failed      atomic.Bool   // disk-timeout was told
 }
 
 // silent is for how long the component has not answered its oldest operation.
@@ -192,7 +194,13 @@ func (p *pool) submit(op *diskOp) {
 	p.wake.Signal()
 }
 
-// stop ends the workers when the queue is empty.
+func (p *pool) stopping() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stopped
+}
+
+// stop ends the workers; what they have not begun is answered.
 func (p *pool) stop() {
 	p.mu.Lock()
 	p.stopped = true
@@ -213,7 +221,11 @@ func (p *pool) work(i int) {
 		op := p.queue[0]
 		p.queue = append(p.queue[:0], p.queue[1:]...)
 		p.mu.Unlock()
-		op.io.Err = p.carryOut(op, &p.started[i])
+		if p.stopping() {
+			op.io.Err = blockdev.ErrQueueClosed
+		} else {
+			op.io.Err = p.carryOut(op, &p.started[i])
+		}
 		p.started[i].Store(0)
 		if op.io.Err != nil {
 			op.discard()
@@ -289,10 +301,9 @@ func (p *pool) readHash(op *diskOp, started *atomic.Int64) error {
 		op.result, op.zero = zeroes, zeroes
 		return nil
 	}
-	if op.aux == nil {
-		return errors.New("nothing to compare with")
+	if op.result = mask; op.aux != nil { // without hashes, all differ
+		op.result = op.hashes.differ(mask, op.aux.buf, op.aux.mask)
 	}
-	op.result = op.hashes.differ(mask, op.aux.buf, op.aux.mask)
 	op.zero = zeroes & op.result
 	return nil
 }

@@ -29,8 +29,10 @@ func testDisk(t *testing.T, size int64) (*Resource, *disk) {
 	d := &disk{data: c, meta: c}
 	d.queue = blockdev.NewQueue(c, diskWorkers, r.ioDone)
 	d.pool = newPool(r, d)
+	d.commits, d.committed = make(chan commitJob), make(chan struct{})
+	close(d.committed)
 	r.disk = d
-	t.Cleanup(func() { r.release(d) })
+	t.Cleanup(func() { <-r.release(d) })
 	return r, d
 }
 

@@ -14,55 +14,15 @@ import (
 	"hastd/replicate"
 )
 
-// keeper opens and closes the component and writes its metadata: one thing at a
-// time, on a goroutine of its own, because any of it may take as long as the disk
-// likes.
-type keeper struct {
-	mu     sync.Mutex
-	wake   sync.Cond
-	queue  []func()
-	closed bool
-	done   chan struct{}
+// commitJob is an EffCommit on its way.
+type commitJob struct {
+	op     replicate.OpID
+	writes []metadata.Write
 }
 
-func newKeeper() *keeper {
-	k := &keeper{done: make(chan struct{})}
-	k.wake.L = &k.mu
-	go k.run()
-	return k
-}
-
-func (k *keeper) do(f func()) {
-	k.mu.Lock()
-	k.queue = append(k.queue, f)
-	k.mu.Unlock()
-	k.wake.Signal()
-}
-
-func (k *keeper) run() {
-	defer close(k.done)
-	for {
-		k.mu.Lock()
-		for len(k.queue) == 0 && !k.closed {
-			k.wake.Wait()
-		}
-		if len(k.queue) == 0 {
-			k.mu.Unlock()
-			return
-		}
-		f := k.queue[0]
-		k.queue = append(k.queue[:0], k.queue[1:]...)
-		k.mu.Unlock()
-		f()
-	}
-}
-
-func (k *keeper) close() {
-	k.mu.Lock()
-	k.closed = true
-	k.mu.Unlock()
-	k.wake.Signal()
-}
+// maxCommits is how many commits a disk can have waiting; the machine has one
+// under way, and a last one for a component that fails.
+const maxCommits = 4
 
 // open answers EffOpen.
 func (r *Resource) open(op replicate.OpID) {
@@ -83,7 +43,9 @@ func (r *Resource) open(op replicate.OpID) {
 	if err != nil {
 		ev.Text = err.Error()
 	}
-	r.box.post(item{ev: ev, disk: d})
+	if !r.box.post(item{ev: ev, disk: d}) && d != nil {
+		<-r.release(d)
+	}
 }
 
 // noMetadataError is a component that was never made a replica.
@@ -114,6 +76,14 @@ func (r *Resource) openDisk() (*disk, error) {
 	d := &disk{data: data, meta: meta, image: img}
 	d.queue = blockdev.NewQueue(data, diskWorkers, r.ioDone)
 	d.pool = newPool(r, d)
+	d.commits = make(chan commitJob, maxCommits)
+	d.committed = make(chan struct{})
+	go func() {
+		defer close(d.committed)
+		for c := range d.commits {
+			r.commit(d, c)
+		}
+	}()
 	r.pinned.Lock()
 	r.pinnedDisk = data
 	r.pinned.Unlock()
@@ -231,21 +201,33 @@ func readMap(c source, l metadata.Layout) []byte {
 	return b
 }
 
-// commit answers EffCommit.
-func (r *Resource) commit(d *disk, op replicate.OpID, writes []metadata.Write) {
-	ev := replicate.Event{Kind: replicate.EvCommitted, Op: op}
-	if d == nil {
-		ev.Err, ev.Text = replicate.ErrShut, errNoDisk.Error()
-		r.box.event(ev)
-		return
+// order answers EffCommit, now or when the disk has done it. Owner only.
+func (r *Resource) order(d *disk, c commitJob) {
+	switch {
+	case d == nil:
+		r.notCommitted(c.op, replicate.ErrShut, errNoDisk.Error())
+	case d.failed.Load():
+		// It hangs: nothing may wait for it.
+		r.notCommitted(c.op, replicate.ErrIO, d.meta.Path()+" does not answer")
+	default:
+		d.commits <- c
 	}
+}
+
+func (r *Resource) notCommitted(op replicate.OpID, e replicate.Err, why string) {
+	r.box.event(replicate.Event{Kind: replicate.EvCommitted, Op: op, Err: e, Text: why})
+}
+
+// commit makes metadata durable, as long as the disk takes.
+func (r *Resource) commit(d *disk, c commitJob) {
 	d.commitStart.Store(blockdev.Now())
-	err := writeAll(d.meta, writes)
+	err := writeAll(d.meta, c.writes)
 	d.commitStart.Store(0)
 	if err != nil {
-		ev.Err, ev.Text = replicate.ErrIO, err.Error()
+		r.notCommitted(c.op, replicate.ErrIO, err.Error())
+		return
 	}
-	r.box.event(ev)
+	r.box.event(replicate.Event{Kind: replicate.EvCommitted, Op: c.op})
 }
 
 func writeAll(c *blockdev.Component, writes []metadata.Write) error {
@@ -257,27 +239,37 @@ func writeAll(c *blockdev.Component, writes []metadata.Write) error {
 	return c.Flush()
 }
 
-// shut answers EffClose.
+// shut answers EffClose. A component that hangs is left behind: it is closed when
+// its last operation ends.
 func (r *Resource) shut(d *disk, op replicate.OpID) {
-	if d != nil {
-		r.release(d)
+	if d != nil && !within(closeGrace, r.release(d)) {
+		r.opts.Log.Error("the component hangs in an operation and is left behind: it stays open until that ends", "path", d.data.Path())
 	}
 	r.box.event(replicate.Event{Kind: replicate.EvClosed, Op: op})
 }
 
-// release closes a component when its operations have ended.
-func (r *Resource) release(d *disk) {
+// release closes a component once its operations have ended; what was not begun is
+// answered and not begun any more. The channel tells when it is closed.
+func (r *Resource) release(d *disk) <-chan struct{} {
+	d.queue.Stop()
 	d.pool.stop()
-	d.pool.wg.Wait()
-	d.queue.Close()
+	close(d.commits)
 	r.pinned.Lock()
 	r.pinnedDisk = nil
 	r.pinned.Unlock()
 	r.holes.CompareAndSwap(d.pool.holes, nil)
-	if d.meta != d.data {
-		r.warnClose(d.meta)
-	}
-	r.warnClose(d.data)
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		d.pool.wg.Wait()
+		<-d.committed
+		d.queue.Close()
+		if d.meta != d.data {
+			r.warnClose(d.meta)
+		}
+		r.warnClose(d.data)
+	}()
+	return closed
 }
 
 func (r *Resource) warnClose(c *blockdev.Component) {

@@ -107,15 +107,15 @@ func TestKeeperReadsAndCommitsMetadata(t *testing.T) {
 		s.Update(func(sb *metadata.Superblock) { sb.Localcnt++ })
 		s.Dirty.Set(3, 2)
 		s.Persist(3*metadata.BlockSize, 2*metadata.BlockSize)
-		r.commit(d, 5, s.Prepare())
+		r.order(d, commitJob{5, s.Prepare()})
 		var w word
 		r.box.take(&w)
 		if ev := w.items[0].ev; ev.Kind != replicate.EvCommitted || ev.Op != 5 || ev.Err != 0 {
 			t.Fatalf("%+v", ev)
 		}
-		r.release(d)
+		<-r.release(d)
 		d, s = open()
-		defer r.release(d)
+		defer func() { <-r.release(d) }()
 		if s.Super().Localcnt != 8 || s.Dirty.Count() != 2 {
 			t.Errorf("localcnt %d, %d blocks dirty", s.Super().Localcnt, s.Dirty.Count())
 		}
@@ -167,7 +167,7 @@ func TestKeeperTellsWhatIsWrongWithAComponent(t *testing.T) {
 		var w word
 		r.box.take(&w)
 		if d := w.items[0].disk; d != nil {
-			r.release(d)
+			<-r.release(d)
 		}
 		return w.items[0].ev
 	}
@@ -207,7 +207,7 @@ func TestStateMarkSpeaksOfOneReplica(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer r.release(d)
+		defer func() { <-r.release(d) }()
 		return d.image.StateInconsistent
 	}
 	if inconsistent() {
@@ -252,11 +252,11 @@ func TestProviderKindsNotInThisBuild(t *testing.T) {
 }
 
 func TestCommandEndsWithItsContext(t *testing.T) {
-	r := testResource(t, nil)
+	r := testResource(t, func(o *Options) { o.machine = new(mirror) })
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
-	// An order the machine does not know is never answered.
-	err := r.Command(ctx, replicate.Command{Kind: 250})
+	// An order that this machine never answers.
+	err := r.Command(ctx, replicate.Command{Kind: replicate.CmdRecover})
 	var no *replicate.Refusal
 	if !errors.As(err, &no) || no.Code != replicate.RefusedBusy || no.Hint == "" {
 		t.Errorf("%v", err)

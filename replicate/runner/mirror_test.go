@@ -3,6 +3,7 @@ package runner
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -276,13 +277,8 @@ func TestShellMirrorsOverTCP(t *testing.T) {
 	}
 }
 
-func benchmarkWrites(b *testing.B, depth int) {
-	dir, err := os.MkdirTemp("/dev/shm", "hast-bench")
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { os.RemoveAll(dir) })
-	r, _ := mirrorPair(b, dir, 64<<20)
+// benchmarkWrites measures a replicated write of 4 KiB, both nodes in this process.
+func benchmarkWrites(b *testing.B, depth int, r *Resource) {
 	c := &client{r: r, done: make(chan *blockdev.Request, depth)}
 	for i := range depth {
 		c.done <- &blockdev.Request{Op: blockdev.OpWrite, Off: int64(i) * 8192, Len: 4096, Buf: r.Alloc(4096), Owner: c}
@@ -313,5 +309,23 @@ func benchmarkWrites(b *testing.B, depth int) {
 	}
 }
 
-func BenchmarkWriteDepth1(b *testing.B)  { benchmarkWrites(b, 1) }
-func BenchmarkWriteDepth32(b *testing.B) { benchmarkWrites(b, 32) }
+// The shell alone: a machine that does the least.
+func BenchmarkShell(b *testing.B) {
+	dir, err := os.MkdirTemp("/dev/shm", "hast-bench")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	r, _ := mirrorPair(b, dir, 64<<20)
+	for _, depth := range []int{1, 32} {
+		b.Run(fmt.Sprintf("depth %d", depth), func(b *testing.B) { benchmarkWrites(b, depth, r) })
+	}
+}
+
+// Shell and machine.
+func BenchmarkPair(b *testing.B) {
+	r, _ := realPair(b, 64<<20, nil)
+	for _, depth := range []int{1, 32} {
+		b.Run(fmt.Sprintf("depth %d", depth), func(b *testing.B) { benchmarkWrites(b, depth, r.Resource) })
+	}
+}

@@ -93,6 +93,10 @@ func (w *observer) run() {
 		if n := w.lost.Swap(0); n > 0 {
 			w.o.Log.Warn("reports were lost: the log is not taken off fast enough", "count", n)
 		}
+		if t.Kind == replicate.ReportVerdict {
+			w.o.Log.Debug("verdict", "new", t.New, "reason", t.Reason)
+			continue
+		}
 		kind, level, text, attrs := w.words(&t)
 		w.o.Log.LogAttrs(context.Background(), level, text, attrs...)
 		w.publish(Event{Time: t.at, Node: w.o.Node, Kind: kind, Name: w.o.Resource, Old: t.Old, New: t.New, Reason: w.reason(&t)})

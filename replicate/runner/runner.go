@@ -32,7 +32,6 @@ type Resource struct {
 	appMem  *blockdev.Arena
 	peerMem *blockdev.Arena
 	syncMem *blockdev.Arena
-	keeper  *keeper
 	link    *link
 	watch   *observer
 	born    time.Time
@@ -107,7 +106,6 @@ func New(opts Options) (*Resource, error) {
 		return nil, err
 	}
 	r.link = link
-	r.keeper = newKeeper()
 	r.watch = newObserver(&r.opts)
 	if r.machine = opts.machine; r.machine == nil {
 		r.machine = replicate.New(replicate.Config{
@@ -246,19 +244,12 @@ func (r *Resource) shutDown(ctx context.Context) error {
 	}
 	close(r.stop)
 	r.appMem.Close() // whoever waits for memory in order to submit goes home
-	r.keeper.close()
-	hung := !within(closeGrace, r.keeper.done)
-	if d := r.current.Load(); d != nil && !hung {
-		// The machine did not come to closing it.
-		d.queue.Stop()
-		d.pool.stop()
-		if hung = !d.queue.Wait(closeGrace) || !within(closeGrace, waited(&d.pool.wg)); !hung {
-			r.release(d)
-		}
-	}
 	r.box.close()
 	<-r.ended
-	r.helpers.Wait()
+	hung := !within(2*closeGrace, waited(&r.helpers))
+	if d := r.disk; d != nil { // the machine did not come to closing it
+		hung = !within(closeGrace, r.release(d)) || hung
+	}
 	r.watch.close()
 	r.closeArenas()
 	if hung {

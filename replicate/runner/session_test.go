@@ -80,6 +80,7 @@ func TestSessionsComeAndGo(t *testing.T) {
 	log := new(syncBuffer)
 	a, b := testPair(t, func(node int, o *Options) {
 		o.Shared = map[string]string{"resource.data.checksum": fmt.Sprint(node), "cluster": "same"}
+		o.machine = new(mirror) // leaves sessions alone
 		if node == 1 {
 			o.Log = slog.New(slog.NewTextHandler(log, nil))
 		}
@@ -128,7 +129,7 @@ func countOf(s, sub string) (n int) {
 }
 
 func TestSessionWaitsForMemoryNoLongerThanItLives(t *testing.T) {
-	a, b := testPair(t, nil)
+	a, b := testPair(t, func(_ int, o *Options) { o.machine = new(mirror) })
 	a.link.enable(false)
 	b.link.enable(false)
 	a.eventually(t, "session", func() bool { return a.session != nil })

@@ -203,15 +203,14 @@ func (r *Resource) send(e *replicate.Effect) {
 func (r *Resource) carryOutRare(e *replicate.Effect) {
 	switch op := e.Op; e.Kind {
 	case replicate.EffCommit:
-		d, writes := r.disk, e.Writes
-		r.keeper.do(func() { r.commit(d, op, writes) })
+		r.order(r.disk, commitJob{op, e.Writes})
 	case replicate.EffOpen:
-		r.keeper.do(func() { r.open(op) })
+		r.helpers.Go(func() { r.open(op) })
 	case replicate.EffClose:
 		d := r.disk
 		r.disk = nil
 		r.current.Store(nil)
-		r.keeper.do(func() { r.shut(d, op) })
+		r.helpers.Go(func() { r.shut(d, op) })
 	case replicate.EffStateMark:
 		set, resuid := e.Set, r.machine.Status(r.turnAt).Resuid
 		r.helpers.Go(func() { r.mark(op, set, resuid) })
