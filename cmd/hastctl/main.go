@@ -37,6 +37,9 @@ type reported struct{ code exit.Code }
 
 func (r *reported) Error() string { return fmt.Sprintf("ended with status %d", r.code) }
 
+// noAdvice is the hint for what nobody thought of.
+const noAdvice = "look at the daemon's log; if it stays, report it with the output of hastctl version and hastctl status --json"
+
 // report prints err as one line of error and one of hint, and returns the status
 // to exit with.
 func report(w io.Writer, err error) exit.Code {
@@ -48,9 +51,11 @@ func report(w io.Writer, err error) exit.Code {
 		return exit.OK
 	}
 	fmt.Fprintf(w, "hastctl: error: %s\n", oneLine(err.Error()))
-	if hint := exit.HintOf(err); hint != "" {
-		fmt.Fprintf(w, "hastctl: hint: %s\n", oneLine(hint))
+	hint := exit.HintOf(err)
+	if hint == "" {
+		hint = noAdvice
 	}
+	fmt.Fprintf(w, "hastctl: hint: %s\n", oneLine(hint))
 	return exit.CodeOf(err)
 }
 

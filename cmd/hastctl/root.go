@@ -114,8 +114,11 @@ func (a *app) config() (*conf.Config, error) {
 	}
 	m := *all.Mistakes[0]
 	hint := m.Advice
+	if hint == "" {
+		hint = "correct it; hastctl check tells whether the file is right then"
+	}
 	if n := len(all.Mistakes) + all.Dropped; n > 1 {
-		hint = strings.TrimPrefix(fmt.Sprintf("%s; hastctl check shows all %d mistakes", hint, n), "; ")
+		hint = fmt.Sprintf("%s; hastctl check shows all %d mistakes", hint, n)
 	}
 	m.Advice = ""
 	return nil, &exit.Error{Code: exit.Config, Text: m.Error(), Hint: hint, Err: err}

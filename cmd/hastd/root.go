@@ -160,8 +160,11 @@ func configError(file string, err error) error {
 	m := *all.Mistakes[0]
 	hint := m.Advice
 	m.Advice = ""
+	if hint == "" {
+		hint = "correct it"
+	}
 	if len(all.Mistakes)+all.Dropped > 1 {
-		hint = strings.TrimPrefix(hint+"; hastctl check -c "+file+" shows all mistakes", "; ")
+		hint += "; hastctl check -c " + file + " shows all mistakes"
 	}
 	return &exit.Error{Code: exit.Config, Text: m.Error(), Hint: hint, Err: err}
 }

@@ -74,7 +74,7 @@ func (p *Place) layout(dataSize, metaSize int64) (metadata.Layout, error) {
 			"%s: %s has %d bytes, at least %d are needed", p, path, small.Have, small.Need)
 	}
 	if err != nil {
-		return l, exit.New(exit.CantCreate, "", "%s: %s: %w", p, path, err)
+		return l, exit.New(exit.CantCreate, "give the resource another component", "%s: %s: %w", p, path, err)
 	}
 	return l, nil
 }
@@ -98,7 +98,7 @@ func (p *Place) openOne(path string, readOnly bool) (*blockdev.Component, error)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &exit.Error{Code: exit.CantCreate, Text: fmt.Sprintf("%s: %s does not exist", p, path), Hint: missingHint(p, path), Err: err}
 	case errors.Is(err, fs.ErrPermission):
-		return nil, &exit.Error{Code: exit.IO, Text: fmt.Sprintf("%s: %s may not be opened by this user", p, path), Hint: "run hastctl as root", Err: err}
+		return nil, &exit.Error{Code: exit.Refused, Text: fmt.Sprintf("%s: %s may not be opened by this user", p, path), Hint: "run hastctl as root", Err: err}
 	}
 	return nil, p.ioError("open", path, err)
 }

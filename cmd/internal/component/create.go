@@ -250,7 +250,7 @@ func (c *creation) write(o *opened) error {
 	}
 	writes, err := metadata.Create(o.layout, sb)
 	if err != nil {
-		return exit.New(exit.CantCreate, "", "%s: %w", &c.Place, err)
+		return exit.New(exit.CantCreate, "correct extent-size and keepdirty in the configuration, or give the resource another component", "%s: %w", &c.Place, err)
 	}
 	var supers, others []metadata.Write
 	for _, w := range writes {
