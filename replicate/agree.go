@@ -136,6 +136,9 @@ func (m *Machine) onFacts(msg *Msg) {
 		return
 	}
 	m.peer, m.peerKnown = *f, true
+	if m.phase == agreeing && m.step == forFacts {
+		m.decide() // at once: what follows from it may be in the same batch
+	}
 }
 
 // decide judges both sides' facts and takes the next step.
@@ -264,7 +267,7 @@ func (m *Machine) onBegin(msg *Msg) {
 		sb.Size, sb.SectorSize = b.Size, b.Sector
 		switch {
 		case v.Source == m.cfg.Node:
-			m.mergeVictim(sb)
+			m.becomeSource(sb)
 			if m.peer.Diskless && !sb.Marks.Has(metadata.Raised) {
 				sb.Localcnt++ // this node keeps the record for both now
 				sb.Marks |= metadata.Raised
@@ -300,9 +303,14 @@ func (m *Machine) notePeer(sb *metadata.Superblock) {
 	sb.PeerLocalcnt, sb.PeerRemotecnt = m.peer.Localcnt, m.peer.Remotecnt
 }
 
-// mergeVictim is the winner's step of a recovery: the victim's history becomes
-// part of its own, so that the victim is behind and nothing else.
-func (m *Machine) mergeVictim(sb *metadata.Superblock) {
+// becomeSource is the source's step. It is the best replica there is from now on:
+// were it still marked outdated, what it acknowledges meanwhile would lose against
+// a target that is promoted by force. Winning a recovery, it takes the victim's
+// history into its own, so that the victim is behind and nothing else.
+func (m *Machine) becomeSource(sb *metadata.Superblock) {
+	if m.verdict.Outcome == Behind {
+		sb.Marks &^= metadata.Outdated
+	}
 	if !m.verdict.Recover {
 		return
 	}
@@ -366,9 +374,10 @@ func (m *Machine) onReady() {
 					sb.Marks |= metadata.Inconsistent
 				}
 			default:
-				m.mergeVictim(sb)
+				m.becomeSource(sb)
 			}
 		})
+		m.soundAt = max(m.soundAt, commit)
 		m.afterLinked(commit, m.flow)
 	})
 }

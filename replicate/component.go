@@ -111,7 +111,7 @@ func (m *Machine) open(then func(*Refusal)) {
 		sb := st.Super()
 		m.unclean = sb.PrevRole == metadata.Secondary
 		m.unbacked = st.Dirty.Count() > 0
-		m.raiseAt, m.markAt = 0, 0
+		m.raiseAt, m.markAt, m.soundAt = 0, 0, 0
 		bad := ev.Image.StateInconsistent
 		commit := st.Update(func(sb *metadata.Superblock) {
 			sb.PrevRole = metadata.Secondary
@@ -159,9 +159,9 @@ func (m *Machine) closeDisk(then func()) {
 }
 
 // sound says whether the local replica may be read and promoted: open, and
-// neither half-copied nor known to be old.
+// neither half-copied nor known to be old, on stable storage too.
 func (m *Machine) sound() bool {
-	return m.disk == diskOpen && !m.marks().Has(metadata.Inconsistent|metadata.Outdated)
+	return m.disk == diskOpen && !m.marks().Has(metadata.Inconsistent|metadata.Outdated) && m.st.Durable(m.soundAt)
 }
 
 func (m *Machine) marks() metadata.Marks {

@@ -67,7 +67,7 @@ const (
 	// which are all zero.
 	DiskReadHash
 	// DiskCompare: read the masked blocks, hash each, compare with the hashes that
-	// came in the message body Aux. Event.Mask: which differ. Event.Buf: the blocks
+	// came in the message body Aux (if it is zero, all differ). Event.Mask: which differ. Event.Buf: the blocks
 	// read, in memory the shell allocates.
 	DiskCompare
 	// DiskWriteMasked: write the masked blocks from Buf; those in Aux64 are zeroes

@@ -36,7 +36,9 @@ type Machine struct {
 	commitOp OpID
 	waiters  []waiter
 	flights  map[OpID]flight // rare operations: open, close, provider, state mark
+	soundAt  uint64          // the commit that made the replica sound
 	unclean  bool            // opened after an unclean stop as secondary, peer not met since
+	diskOps  int             // operations on the data under way
 	held     bool            // the shell has it open
 	openThen func(*Refusal)  // who waits for the component to be ready
 	markOp   OpID            // the last commit of a failing component
@@ -202,7 +204,12 @@ func (m *Machine) settle() {
 	m.observe()
 }
 
-func (m *Machine) emit(e Effect) { m.out = append(m.out, e) }
+func (m *Machine) emit(e Effect) {
+	if e.Kind == EffDisk {
+		m.diskOps++
+	}
+	m.out = append(m.out, e)
+}
 
 // Operation ids: what it was for, a slot, and a number that is never used twice.
 type opKind uint8
@@ -224,6 +231,7 @@ func (op OpID) kind() opKind { return opKind(op & 15) }
 func (op OpID) slot() int    { return int(op >> 4 & 0xfffff) }
 
 func (m *Machine) onDone(ev *Event) {
+	m.diskOps--
 	switch ev.Op.kind() {
 	case opReq:
 		m.reqDone(ev)
@@ -270,8 +278,8 @@ func (m *Machine) Deadline() (Instant, bool) {
 	if m.phase == linked && m.role == metadata.Primary && (len(m.bySeq) > 0 || m.round.peer || m.sync.ending()) {
 		sooner(m.now + Second)
 	}
-	if m.sync.running() {
-		sooner(m.sync.wake)
+	if m.sync.phase == syncCopying && m.role == metadata.Primary {
+		sooner(m.sync.steered + steerEvery)
 	}
 	return d, d != 0
 }

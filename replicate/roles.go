@@ -104,7 +104,7 @@ func (m *Machine) reached(j *job) bool {
 	case draining:
 		return m.idle()
 	case quiet:
-		return m.applying == 0 && (!m.disk.usable() || !m.st.Busy() && !m.st.Pending())
+		return m.applying == 0 && (!m.disk.usable() || m.diskOps == 0 && !m.st.Busy() && !m.st.Pending())
 	}
 	return false
 }
@@ -292,6 +292,9 @@ func (m *Machine) performPromotion() {
 		m.opened, m.alone, m.agreed = false, false, metadata.Epoch{}
 		m.badDisk, m.marked, m.peerOnly, m.lossy = false, false, false, false
 		m.resumed, m.failing = false, false
+		if m.phase == linked {
+			m.agreed = m.st.Super().Epoch // the peer is there, and not primary
+		}
 		m.setRole(metadata.Primary)
 		if m.phase == linked {
 			m.renegotiate("promotion")
@@ -317,13 +320,7 @@ func (m *Machine) startProvider() {
 
 // demote closes the provider, then steps down.
 func (m *Machine) demote(to metadata.Role) {
-	m.provider = providerStopping
-	m.fly(Effect{Kind: EffProviderStop, Force: m.job.command.Force}, func(ev *Event) {
-		if ev.Err != OK {
-			m.provider = providerUp
-			m.done(&Refusal{RefusedBusy, ev.Text, "stop what uses it, or cut it with hastctl role --force"})
-			return
-		}
+	stopped := func() {
 		m.provider = providerDown
 		m.stepDown(to, func() {
 			if to == metadata.Init {
@@ -332,6 +329,19 @@ func (m *Machine) demote(to metadata.Role) {
 			}
 			m.done(nil)
 		})
+	}
+	if m.provider == providerDown {
+		stopped()
+		return
+	}
+	m.provider = providerStopping
+	m.fly(Effect{Kind: EffProviderStop, Force: m.job.command.Force}, func(ev *Event) {
+		if ev.Err != OK {
+			m.provider = providerUp
+			m.done(&Refusal{RefusedBusy, ev.Text, "stop what uses it, or cut it with hastctl role --force"})
+			return
+		}
+		stopped()
 	})
 }
 
@@ -385,10 +395,8 @@ func (m *Machine) steppedDown(then func()) {
 
 // leave parts from the peer and closes the component.
 func (m *Machine) leave() {
-	m.leaveThen(func() {
-		m.setRole(metadata.Init)
-		m.done(nil)
-	})
+	m.leaveThen(func() { m.done(nil) })
+	m.setRole(metadata.Init)
 }
 
 func (m *Machine) leaveThen(then func()) {

@@ -55,7 +55,7 @@ type syncState struct {
 	total     int64 // blocks
 	done      int64
 	failed    bool
-	wake      Instant
+	rests     Instant // until then, after a failure
 	steered   Instant
 	budget    int64 // bytes that may be read now under max-rate
 	rate      int64 // bytes a second, smoothed
@@ -106,7 +106,7 @@ func (m *Machine) pumpSync() {
 		return
 	}
 	d := m.st.Dirty
-	if d.Count() > 0 && !s.stopping && m.now >= s.wake {
+	if d.Count() > 0 && !s.stopping && m.now >= s.rests {
 		s.phase = syncCopying
 		for s.ops < s.window && len(s.copied) < MaxCopied {
 			w := d.NextWord(s.cursor)
@@ -166,10 +166,7 @@ func (m *Machine) steerSync() {
 	if passed < steerEvery {
 		return
 	}
-	s.steered, s.wake = m.now, max(s.wake, m.now+steerEvery)
-	if !s.failed {
-		s.wake = m.now + steerEvery
-	}
+	s.steered = m.now
 	s.budget = min(s.budget+m.cfg.MaxRate*int64(passed)/int64(Second), m.cfg.MaxRate)
 	busy := m.now-m.lastReq < Second
 	switch {
@@ -295,7 +292,7 @@ func (m *Machine) syncFailed(r *req, why string) {
 		m.warn("sync: a block stays different: " + why)
 	}
 	m.sync.failed = true
-	m.sync.wake = m.now + retrySync
+	m.sync.rests = m.now + retrySync
 	m.sync.ops--
 	m.endOp(r)
 }
@@ -408,6 +405,7 @@ func (m *Machine) onSyncEnded(msg *Msg) {
 		}
 		sb.Pair, sb.PairPrev = s.pair, 0
 	})
+	m.soundAt = max(m.soundAt, commit)
 	m.afterLinked(commit, func() {
 		m.afterLinked(m.st.ClearMap(), func() {
 			m.send(Msg{Kind: MsgSyncClear})
