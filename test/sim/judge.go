@@ -97,7 +97,7 @@ func (n *node) startTerm() {
 	w, j := n.w, &n.judge
 	p := w.peerOf(n)
 	w.tick++
-	own := n.consistent() && !j.sb.Marks.Has(metadata.Outdated)
+	own := (n.consistent() || j.wild) && !j.sb.Marks.Has(metadata.Outdated)
 	src := n
 	if !own && n.sess != nil && n.sess == p.sess && p.consistent() {
 		src = p
@@ -248,9 +248,35 @@ func (w *World) flowBegins(s *node) {
 		clear(p.judge.view)
 		p.judge.from, p.judge.cut = t, never
 	}
+	if t := p.judge.term; t != 0 && s.judge.from != t && !p.consistent() && s.consistent() {
+		w.rebase(p, s)
+	}
 	if s.consistent() && p.judge.term != 0 {
 		s.judge.from, s.judge.cut = p.judge.term, never
 	}
+}
+
+// rebase: a primary that went on with nothing of its own becomes a target: from
+// here on it shows what its peer has. What it has under way goes on top of that.
+func (w *World) rebase(p, s *node) {
+	l, old := &w.ledger, p.judge.term
+	w.tick++
+	l.terms = append(l.terms, term{node: uint8(p.id), parent: s.judge.from, cut: min(s.judge.cut, w.tick), start: w.tick})
+	t := int32(len(l.terms) - 1)
+	p.judge.term = t
+	for i := len(l.reqs) - 1; i > 0; i-- {
+		r := &l.reqs[i]
+		if r.term == old && !r.done && int(r.node) == p.id {
+			r.term = t
+			if r.write != 0 {
+				l.writes[r.write].term = t
+			}
+		}
+	}
+	copy(p.judge.view, s.judge.floor)
+	clear(p.judge.seenAt)
+	p.judge.seen = p.judge.seen[:0]
+	w.tracef("%s: term %d goes on as term %d from term %d (cut %d)", p.name, old, t, l.terms[t].parent, l.terms[t].cut)
 }
 
 // oracleMarks judges a change of the durable superblock.

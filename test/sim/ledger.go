@@ -163,12 +163,12 @@ func (l *ledger) wrote(n *node, sec int, stamps []uint32) {
 }
 
 // zeroed does so for zeroes, which carry no stamps: the write with that very range
-// counts, or else one that contains it.
+// counts, or else one that contains it. A node with a provider applies its own.
 func (l *ledger) zeroed(n *node, sec, cnt int) {
 	var inside *write
 	for _, id := range l.zeroes {
 		w := &l.writes[id]
-		if w.done[n.id] >= w.n || sec < int(w.sec) || sec+cnt > int(w.sec+w.n) {
+		if (n.judge.term != 0) != (int(w.node) == n.id) || w.done[n.id] >= w.n || sec < int(w.sec) || sec+cnt > int(w.sec+w.n) {
 			continue
 		}
 		if int(w.sec) == sec && int(w.n) == cnt {

@@ -36,8 +36,8 @@ func (a *arena) reset() {
 	for i := range a.mems {
 		a.mems[i].owned, a.mems[i].uses = false, 0
 		a.mems[i].gen++
-		a.free = append(a.free, int32(i))
 	}
+	a.mems = a.mems[:0]
 	a.live = 0
 }
 
@@ -49,7 +49,11 @@ func (n *node) alloc(k memKind, sectors int) (replicate.Handle, *mem) {
 		if len(a.mems) == 1<<memIndexBits {
 			n.w.violate("bounds", "%s holds %d buffers", n.name, len(a.mems))
 		}
-		a.mems = append(a.mems, mem{})
+		if len(a.mems) < cap(a.mems) {
+			a.mems = a.mems[:len(a.mems)+1] // with the memory it had
+		} else {
+			a.mems = append(a.mems, mem{})
+		}
 		i = int32(len(a.mems) - 1)
 	} else {
 		i = a.free[len(a.free)-1]

@@ -116,11 +116,7 @@ func (n *node) create() {
 }
 
 func (n *node) dropOps() {
-	n.freeOps = n.freeOps[:0]
-	for i := range n.ops {
-		n.ops[i].used = false
-		n.freeOps = append(n.freeOps, int32(i))
-	}
+	n.freeOps, n.ops = n.freeOps[:0], n.ops[:0] // the same order whatever ran before
 	n.busy, n.commit, n.opened = 0, false, false
 }
 

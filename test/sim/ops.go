@@ -58,7 +58,7 @@ func (n *node) carryOut(e *replicate.Effect) {
 		}
 		n.startOp(opOpen, e, w.span(microsecond, 2*millisecond))
 	case replicate.EffClose:
-		if !n.opened || n.busy > 0 || n.commit {
+		if !n.opened || (n.busy > 0 || n.commit) && !n.diskFailed() {
 			w.violate("shell", "%s: EffClose with open=%v, %d operations and commit=%v under way", n.name, n.opened, n.busy, n.commit)
 		}
 		n.startOp(opClose, e, w.span(microsecond, millisecond))
@@ -102,7 +102,11 @@ func (n *node) startOp(k opKind, e *replicate.Effect, d int64) *op {
 		if len(n.ops) == maxOps {
 			n.w.violate("bounds", "%s: %d operations under way", n.name, len(n.ops))
 		}
-		n.ops = append(n.ops, op{})
+		if len(n.ops) < cap(n.ops) {
+			n.ops = n.ops[:len(n.ops)+1] // with the buffers it had
+		} else {
+			n.ops = append(n.ops, op{})
+		}
 		i = int32(len(n.ops) - 1)
 	}
 	o := &n.ops[i]

@@ -72,7 +72,7 @@ func TestNamedSeeds(t *testing.T) {
 // TestDeterminism: a seed is a run, whatever ran before it in the same memory.
 func TestDeterminism(t *testing.T) {
 	used := NewWorld()
-	for seed := uint64(1); seed <= 12; seed++ {
+	for seed := uint64(1); seed <= 60; seed++ {
 		a := used.Run(Options{Seed: seed})
 		b := NewWorld().Run(Options{Seed: seed})
 		if a.Digest != b.Digest || a.Events != b.Events {
