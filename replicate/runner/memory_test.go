@@ -1,15 +1,35 @@
 package runner
 
 import (
+	"context"
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 
 	"hastd/blockdev"
 	"hastd/replicate"
+	labdisk "hastd/test/lab/disk"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The test binary is also the process of the lab's disk.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "--dir" {
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { // ends with the process
+			_, _ = os.Stdin.Read(make([]byte, 1))
+			cancel()
+		}()
+		if err := labdisk.Main(ctx, os.Args[2], labdisk.Options{Size: labDiskSize, Seed: 1}, os.Stdout); err != nil {
+			os.Stderr.WriteString(err.Error() + "\n")
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const labDiskSize = 32 << 20
 
 func testArena(t testing.TB, size int64) *blockdev.Arena {
 	t.Helper()

@@ -12,6 +12,7 @@ import (
 	"hastd/blockdev"
 	"hastd/metadata"
 	"hastd/replicate"
+	labdisk "hastd/test/lab/disk"
 )
 
 // node is one side of a pair of shells with real machines.
@@ -36,13 +37,15 @@ func realPair(t testing.TB, size int64, change func(o *Options)) (a, b *node) {
 		nodes[i] = n
 		o.Component = n.file
 		o.Log = slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-		if err := blockdev.CreateFileComponent(o.Component, size); err != nil {
-			t.Fatal(err)
-		}
-		makeReplica(t, o.Component, "", nil)
 		if change != nil {
 			change(o)
 		}
+		if o.Component == n.file {
+			if err := blockdev.CreateFileComponent(o.Component, size); err != nil {
+				t.Fatal(err)
+			}
+		}
+		makeReplica(t, o.Component, "", nil)
 	})
 	a, b = nodes[0], nodes[1]
 	a.Resource, b.Resource = ra, rb
@@ -94,6 +97,14 @@ func (n *node) write(t testing.TB, c *client, off int64, b []byte) {
 	copy(buf, b)
 	c.do(t, &blockdev.Request{Op: blockdev.OpWrite, Off: off, Len: int64(len(b)), Buf: buf})
 	n.Free(buf)
+}
+
+func (n *node) read(t testing.TB, c *client, off int64, length int) []byte {
+	t.Helper()
+	buf := n.Alloc(length)
+	defer n.Free(buf)
+	c.do(t, &blockdev.Request{Op: blockdev.OpRead, Off: off, Len: int64(length), Buf: buf})
+	return bytes.Clone(buf)
 }
 
 func sameData(t testing.TB, a, b *node, size int64) {
@@ -227,6 +238,70 @@ func TestPairUnderLoadAndCuts(t *testing.T) {
 			for i, gen := range latest {
 				if gen != 0 && !bytes.Equal(data[i*block:i*block+64], randomBytes(64, gen)) {
 					t.Fatalf("block %d lost its last acknowledged write", i)
+				}
+			}
+		})
+	}
+}
+
+// startDisk is a disk of the lab: it hangs and errs on command.
+func startDisk(t *testing.T) *labdisk.Process {
+	t.Helper()
+	needRoot(t)
+	log := new(syncBuffer)
+	p, err := labdisk.Start(os.Args[0], t.TempDir(), labdisk.Options{}, log)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Errorf("stop the disk: %v\n%s", err, log)
+		}
+	})
+	return p
+}
+
+func TestPairGoesOnWithoutADisk(t *testing.T) {
+	for name, strike := range map[string]func(p *labdisk.Process) error{
+		"that hangs": func(p *labdisk.Process) error { return p.Freeze() },
+		"that fails": func(p *labdisk.Process) error { return p.PowerLoss() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startDisk(t)
+			a, b := realPair(t, 16<<20, func(o *Options) {
+				o.DiskTimeout = 300 * time.Millisecond
+				if o.Node == "alpha" {
+					o.Component = p.Path()
+				}
+			})
+			c := &client{r: a.Resource, done: make(chan *blockdev.Request, 8)}
+			before, after := randomBytes(64<<10, 1), randomBytes(64<<10, 2)
+			a.write(t, c, 1<<20, before)
+			if err := strike(p); err != nil {
+				t.Fatal(err)
+			}
+			a.write(t, c, 8<<20, after)
+			a.until(t, func(s *Snapshot) bool { return s.Disk == "failed" && s.Role == metadata.Primary })
+			if !bytes.Equal(a.read(t, c, 1<<20, 64<<10), before) || !bytes.Equal(a.read(t, c, 8<<20, 64<<10), after) {
+				t.Error("the peer's replica gives other data")
+			}
+			c.do(t, &blockdev.Request{Op: blockdev.OpFlush})
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			start := time.Now()
+			err := a.Close(ctx)
+			if d := time.Since(start); d > 15*time.Second {
+				t.Errorf("closing took %v", d)
+			}
+			t.Logf("closed after %v: %v", time.Since(start), err)
+			b.until(t, func(s *Snapshot) bool { return s.Connection != "connected" })
+			if err := p.Thaw(); err != nil {
+				t.Fatal(err)
+			}
+			// What hung returns, and its memory with it.
+			for end := time.Now().Add(5 * time.Second); a.appMem.Free() != a.appMem.Size(); time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("memory did not come back")
 				}
 			}
 		})
