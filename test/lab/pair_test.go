@@ -37,11 +37,12 @@ func newPair(t testing.TB, o Options) *pair {
 	return &pair{t, l, l.Nodes[Alpha], l.Nodes[Bravo]}
 }
 
-// slowSync is a resource whose sync takes long enough to be met under way.
-const (
-	slowSync      = "sync.max-rate = \"1MiB\""
-	slowSyncBytes = 3 << 20
-)
+// slowSync are the options of a pair whose sync takes long enough to be met under
+// way: small disks and little a second.
+var slowSync = Options{Size: 8 << 20, Extra: `sync.max-rate = "1MiB"`}
+
+// slowSyncBytes is how much a scenario writes for a sync of three seconds.
+const slowSyncBytes = 3 << 20
 
 func (p *pair) ok(err error) {
 	p.Helper()
@@ -50,28 +51,28 @@ func (p *pair) ok(err error) {
 	}
 }
 
-// together makes both replicas, alpha primary, everything in sync.
+// together makes both replicas, alpha primary, everything in sync. The disks are
+// all zeroes, so nothing needs to be copied.
 func (p *pair) together() {
 	p.Helper()
-	p.ok(p.CreateAndStart())
+	p.ok(p.CreateAndStart("--assume-clean"))
 	p.ok(p.AwaitConnected(waitLimit)) // a new replica asks its peer before it is promoted
 	p.promote(p.a)
 	p.complete()
 }
 
-func (p *pair) promote(n *Node) {
-	p.Helper()
-	p.ok(n.Role("primary", false))
-}
+func (p *pair) promote(n *Node)        { p.Helper(); p.ok(p.role(n, "primary", false)) }
+func (p *pair) promoteByForce(n *Node) { p.Helper(); p.ok(p.role(n, "primary", true)) }
+func (p *pair) demote(n *Node)         { p.Helper(); p.ok(p.role(n, "secondary", false)) }
 
-func (p *pair) promoteByForce(n *Node) {
-	p.Helper()
-	p.ok(n.Role("primary", true))
-}
-
-func (p *pair) demote(n *Node) {
-	p.Helper()
-	p.ok(n.Role("secondary", false))
+// role does as the daemon's hint says while another order is being carried out:
+// it tries again in a moment.
+func (p *pair) role(n *Node, role string, force bool) error {
+	return poll(startLimit, func() (bool, error) {
+		err := n.Role(role, force)
+		no, refused := errors.AsType[*Refusal](err)
+		return !refused || no.Code != CodeBusy, err
+	})
 }
 
 // swap moves the primary from one node to the other.

@@ -14,13 +14,13 @@ const (
 	pollEvery  = 10 * time.Millisecond
 )
 
-// poll asks until done, and gives the last error when the limit is over.
+// poll asks until done, and gives the last error then or when the limit is over.
 func poll(limit time.Duration, ask func() (done bool, err error)) error {
 	deadline := time.Now().Add(limit)
 	for {
 		done, err := ask()
 		if done {
-			return nil
+			return err
 		}
 		if time.Now().After(deadline) {
 			if err == nil {
