@@ -364,6 +364,7 @@ func (m *Machine) onReady() {
 	v := m.verdict
 	m.afterLinked(m.st.PersistChanged(), func() {
 		copying := v.Outcome != Equal || m.st.Dirty.Count() > 0
+		outdated := m.marks().Has(metadata.Outdated)
 		commit := m.st.Update(func(sb *metadata.Superblock) {
 			m.notePeer(sb)
 			sb.Epoch, sb.Size = m.begin.Epoch, m.begin.Size
@@ -377,7 +378,9 @@ func (m *Machine) onReady() {
 				m.becomeSource(sb)
 			}
 		})
-		m.soundAt = max(m.soundAt, commit)
+		if outdated {
+			m.soundAt = commit
+		}
 		m.afterLinked(commit, m.flow)
 	})
 }

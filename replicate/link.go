@@ -43,6 +43,8 @@ func (m *Machine) judgePeerDisk() string {
 	switch {
 	case m.peer.Diskless:
 		return "failed"
+	case primary && m.verdict.Source == m.cfg.Peer:
+		return "uptodate" // or it would not be copied from
 	case m.peer.Marks.Has(metadata.Inconsistent), behind && primary,
 		primary && m.verdict.Target == m.cfg.Peer && m.st.Dirty.Count() > 0:
 		return "inconsistent"

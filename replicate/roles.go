@@ -357,6 +357,10 @@ func (m *Machine) stepDown(to metadata.Role, then func()) {
 			return
 		}
 		clean := func(ok bool) {
+			if m.disk != diskOpen {
+				m.steppedDown(then)
+				return
+			}
 			m.durably(func(sb *metadata.Superblock) {
 				sb.PrevRole = metadata.Secondary
 				if ok {

@@ -432,6 +432,8 @@ func (m *Machine) syncDone() {
 	s := &m.sync
 	if s.direction == toPeer {
 		m.peerDisk = "uptodate"
+	} else {
+		m.peerOnly = false // this node has a copy of everything now
 	}
 	m.peer.Marks &^= metadata.Inconsistent | metadata.Outdated | metadata.Raised | metadata.Forced
 	m.unbacked = false
