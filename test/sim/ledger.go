@@ -168,7 +168,7 @@ func (l *ledger) zeroed(n *node, sec, cnt int) {
 	var inside *write
 	for _, id := range l.zeroes {
 		w := &l.writes[id]
-		if (n.judge.term != 0) != (int(w.node) == n.id) || w.done[n.id] >= w.n || sec < int(w.sec) || sec+cnt > int(w.sec+w.n) {
+		if (n.judge.term != 0 || n.app.pending > 0) != (int(w.node) == n.id) || w.done[n.id] >= w.n || sec < int(w.sec) || sec+cnt > int(w.sec+w.n) {
 			continue
 		}
 		if int(w.sec) == sec && int(w.n) == cnt {

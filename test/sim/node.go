@@ -18,16 +18,17 @@ const (
 // node is the shell of one machine: it carries out effects as replicate/runner
 // does in a daemon, on simulated parts.
 type node struct {
-	w     *World
-	id    int
-	name  string
-	state nodeState
-	life  uint32 // counts processes; stale events carry an older one
-	m     *replicate.Machine
-	disk  disk
-	mark  bool // kept in the state directory: survives crashes
-	mem   arena
-	ids   rand.PCG
+	toldFailed bool // the disk's state as reported last: failed
+	w          *World
+	id         int
+	name       string
+	state      nodeState
+	life       uint32 // counts processes; stale events carry an older one
+	m          *replicate.Machine
+	disk       disk
+	mark       bool // kept in the state directory: survives crashes
+	mem        arena
+	ids        rand.PCG
 
 	mailbox  []replicate.Event
 	batch    []replicate.Event
@@ -83,7 +84,7 @@ const resourceName = "data"
 func (n *node) reset(w *World, id int) {
 	n.w, n.id, n.name = w, id, [...]string{"A", "B"}[id]
 	n.life++
-	n.state, n.m, n.mark = stopped, nil, false
+	n.state, n.m, n.mark, n.toldFailed = stopped, nil, false, false
 	n.mem.reset()
 	n.ids.Seed(w.rng.Uint64(), uint64(id)+1)
 	n.mailbox, n.batch, n.out = n.mailbox[:0], n.batch[:0], n.out[:0]
@@ -150,7 +151,7 @@ func (n *node) start() {
 	}
 	n.life++
 	n.state = running
-	n.m = replicate.New(n.config())
+	n.m, n.toldFailed = replicate.New(n.config()), false
 	w.tracef("%s: daemon starts", n.name)
 }
 

@@ -58,7 +58,7 @@ func (n *node) carryOut(e *replicate.Effect) {
 		}
 		n.startOp(opOpen, e, w.span(microsecond, 2*millisecond))
 	case replicate.EffClose:
-		if !n.opened || (n.busy > 0 || n.commit) && !n.diskFailed() {
+		if !n.opened || (n.busy > 0 || n.commit) && !n.toldFailed {
 			w.violate("shell", "%s: EffClose with open=%v, %d operations and commit=%v under way", n.name, n.opened, n.busy, n.commit)
 		}
 		n.startOp(opClose, e, w.span(microsecond, millisecond))
@@ -83,6 +83,9 @@ func (n *node) carryOut(e *replicate.Effect) {
 	case replicate.EffAnswer:
 		n.answer(e)
 	case replicate.EffReport:
+		if e.Report.Kind == replicate.ReportDisk {
+			n.toldFailed = e.Report.New == "failed"
+		}
 		w.cover.report(e.Report)
 		w.oracleReport(n, e.Report)
 		if w.hooks.report != nil {
@@ -177,6 +180,11 @@ func (n *node) opDone(life uint32, i int) {
 		return
 	}
 	o := &n.ops[i]
+	if o.kind == opClose && (n.busy > 0 || n.commit) {
+		// A failed component is given up with operations under way: closing it waits.
+		n.w.at(event{at: n.w.now + 100*microsecond, kind: kOp, node: uint8(n.id), life: life, x: uint32(i)})
+		return
+	}
 	ev := replicate.Event{Op: o.eff.Op}
 	switch o.kind {
 	case opData:
