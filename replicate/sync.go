@@ -86,6 +86,7 @@ func (m *Machine) beginSync() {
 	}
 	unsettled := metadata.Raised | metadata.Forced | metadata.Outdated | metadata.Inconsistent
 	if m.verdict.Outcome == Equal && !m.begin.Dirty && m.st.Dirty.Count() == 0 && !(m.marks() | m.peer.Marks).Has(unsettled) {
+		m.alone = false
 		return
 	}
 	s := &m.sync
@@ -436,7 +437,7 @@ func (m *Machine) syncDone() {
 		m.peerOnly = false // this node has a copy of everything now
 	}
 	m.peer.Marks &^= metadata.Inconsistent | metadata.Outdated | metadata.Raised | metadata.Forced
-	m.unbacked = false
+	m.unbacked, m.alone = false, false
 	m.report(Report{Kind: ReportSyncDone, New: directionNames[s.direction], Bytes: s.done * metadata.BlockSize, Duration: m.now - s.began})
 	*s = syncState{copied: s.copied}
 	m.thaw()
