@@ -86,6 +86,9 @@ func (n *node) carryOut(e *replicate.Effect) {
 		if e.Report.Kind == replicate.ReportDisk {
 			n.toldFailed = e.Report.New == "failed"
 		}
+		if e.Report.Kind == replicate.ReportDataLoss {
+			w.eioOK = true
+		}
 		w.cover.report(e.Report)
 		w.oracleReport(n, e.Report)
 		if w.hooks.report != nil {

@@ -38,7 +38,9 @@ func (n *node) oracleAck(r *request) {
 		}
 		p.judge.alone = true
 	case !backed:
-		if !j.sb.Marks.Has(metadata.Raised) {
+		// Begun alone and ended while the peer is being filled: a dirty bit sees to it.
+		filling := x.apart && n.inFlow() && p.judge.sb.Marks.Has(metadata.Inconsistent)
+		if !j.sb.Marks.Has(metadata.Raised) && !filling {
 			w.violate("ack", "%s: write %d was acknowledged alone, but its superblock does not say raised", n.name, r.write)
 		}
 		if w.prof.Mode != replicate.Fullsync && !n.inFlow() || w.prof.Mode == replicate.Fullsync {

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"fmt"
+
 	"hastd/metadata"
 	"hastd/replicate"
 )
@@ -56,6 +58,12 @@ func (n *node) oracleReply(r *request, e *replicate.Effect) {
 	case replicate.ReqFlush:
 		if ok {
 			n.flushAcknowledged(r)
+		} else {
+			// Who is told that a flush failed no longer counts on what it was to cover.
+			n.judge.gone += len(n.judge.pending)
+			n.judge.pending = n.judge.pending[:0]
+			n.judge.seen = n.judge.seen[:0]
+			clear(n.judge.seenAt)
 		}
 	}
 }
@@ -155,6 +163,20 @@ func (n *node) checkFloor(when string, data []uint32) {
 	}
 }
 
+// history tells why a write may or may not show in a term.
+func (l *ledger) history(id, t int32) string {
+	if id <= 0 {
+		return "the zeroes at first"
+	}
+	w := &l.writes[id]
+	s := fmt.Sprintf("of term %d, issued at %d, settled at %d, acked %v; term %d", w.term, w.issue, w.settle, w.acked, t)
+	for t != 0 {
+		s += fmt.Sprintf(" from %d up to %d", l.terms[t].parent, int32(l.terms[t].cut))
+		t = l.terms[t].parent
+	}
+	return s
+}
+
 func (l *ledger) describe(id int32) string {
 	w := &l.writes[id]
 	s := "on " + [...]string{"A", "B"}[w.node]
@@ -181,7 +203,7 @@ func (n *node) oracleRead(r *request, stamps []uint32) {
 		}
 		id, ok := n.readable(r, sec, v)
 		if !ok {
-			w.violate("reads", "%s: read of sector %d shows write %d (visible: %v) in term %d, the newest is write %d (durable: %d, seen before: %d)", n.name, sec, w.owner(v), id >= 0, j.term, l.chain[l.head[sec]].write, j.view[sec], j.seenW[sec])
+			w.violate("reads", "%s: read of sector %d shows write %d (%s) in term %d, the newest is write %d (durable: %d, seen before: %d)", n.name, sec, w.owner(v), l.history(w.owner(v), j.term), j.term, l.chain[l.head[sec]].write, j.view[sec], j.seenW[sec])
 		}
 		if j.seenAt[sec] == 0 || j.seenW[sec] != id {
 			j.seenW[sec] = id

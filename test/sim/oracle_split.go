@@ -27,7 +27,7 @@ func (n *node) oracleOverwrite() {
 	if j.alone && !p.judge.snapshotOld {
 		w.violate("overwrite", "%s is to be overwritten, although it acknowledged writes that %s lacks and nobody discarded them", n.name, p.name)
 	}
-	if w.prof.Mode == replicate.Async || p.judge.wild || j.wild {
+	if w.prof.Mode == replicate.Async || p.judge.wild || j.wild || p.judge.sb.Marks.Has(metadata.Forced) {
 		return
 	}
 	for s, f := range j.floor {
@@ -35,7 +35,10 @@ func (n *node) oracleOverwrite() {
 		if f == g || f == 0 || !p.consistent() {
 			continue
 		}
-		if l.newer(f, g) == f && !l.superseded(&l.writes[f], g) && s < len(p.disk.cur) && p.disk.cur[s] != l.value(f, s) {
+		if s >= len(p.disk.cur) {
+			break
+		}
+		if _, ok := l.permitted(s, p.disk.cur[s], f); !ok && !l.superseded(&l.writes[f], g) {
 			w.violate("overwrite", "%s is to be overwritten, although write %d in sector %d was acknowledged and flushed there and %s lacks it", n.name, f, s, p.name)
 		}
 	}
