@@ -395,6 +395,8 @@ func (m *Machine) onFlow() {
 		m.protocol(true, "flow out of turn")
 		return
 	}
-	m.st.Update(func(sb *metadata.Superblock) { sb.PairPrev = 0 })
+	if !m.peer.Diskless { // or the peer could not keep the new id
+		m.st.Update(func(sb *metadata.Superblock) { sb.PairPrev = 0 })
+	}
 	m.link()
 }

@@ -67,10 +67,15 @@ func (m *Machine) lead() {
 		m.report(Report{Kind: ReportDataLoss, Reason: m.cfg.Peer + " lost writes that it had acknowledged and not flushed, and this node has no copy of them: the next flush fails"})
 	}
 	m.peerInstance = m.peer.Instance
+	m.repeatRound()
+	m.flushQueue = slices.DeleteFunc(m.flushQueue, func(r *req) bool { return r.length > 0 })
 	// What was begun alone and not answered is sent like any other write.
 	for _, r := range m.active {
-		if r.kind != kWrite && r.kind != kZero || r.state != rJournal && r.state != rRunning {
+		if r.kind != kWrite && r.kind != kZero {
 			continue
+		}
+		if r.state == rFlushing {
+			r.state = rRunning
 		}
 		if r.store != nil && r.store == m.st && m.disk == diskOpen {
 			m.st.Mark(r.off, r.length)
@@ -79,7 +84,6 @@ func (m *Machine) lead() {
 			m.sendWrite(r)
 		}
 	}
-	m.repeatRound()
 	if m.disk != diskOpen && !m.marked {
 		m.markBad()
 		return

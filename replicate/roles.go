@@ -87,6 +87,9 @@ func (m *Machine) wait(s stage, until Instant, next func()) {
 
 // advanceJob goes on when what the order waits for is there.
 func (m *Machine) advanceJob() {
+	if m.job != nil && m.job.stage == draining && m.suspended != "" {
+		m.failHeld() // never acknowledged, and the provider is closed
+	}
 	for m.job != nil && m.job.stage != running && m.reached(m.job) {
 		next := m.job.next
 		m.job.stage, m.job.until, m.job.next = running, 0, nil
@@ -348,9 +351,6 @@ func (m *Machine) demote(to metadata.Role) {
 // stepDown ends what is under way, flushes both replicas and gives up the role.
 func (m *Machine) stepDown(to metadata.Role, then func()) {
 	m.sync.stopping = true
-	if m.suspended != "" {
-		m.failHeld() // never acknowledged, and nobody waits any more
-	}
 	m.wait(draining, 0, func() {
 		if m.disk != diskOpen {
 			m.steppedDown(then)

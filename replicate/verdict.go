@@ -279,7 +279,9 @@ func restrict(v Verdict, a, b *Facts) Verdict {
 			Hint:   "run hastctl recover --discard-local on the node whose data is to be given up"}
 	}
 	if v.Target == a.Node && a.Role == metadata.Primary && a.Opened {
-		if a.Alone || a.AgreedEpoch.Less(b.Epoch) || a.AgreedEpoch == (metadata.Epoch{}) {
+		// An epoch that names the primary itself comes from an attempt of its own.
+		since := a.AgreedEpoch.Less(b.Epoch) && b.Epoch.Node != a.NodeID
+		if a.Alone || since || a.AgreedEpoch == (metadata.Epoch{}) {
 			w := parted(13, a, b, fmt.Sprintf("%s is primary and in use, but %s has newer data", a.Node, b.Node))
 			w.Hint = fmt.Sprintf("run hastctl role secondary on %s first: data must not change below what has it open", a.Node)
 			return w
