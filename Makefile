@@ -1,0 +1,79 @@
+# Everything a developer does here. `make help` lists it.
+# build and demo need Go and make, nothing else.
+
+SHELL  := /bin/bash
+GO     ?= go
+BIN    := bin
+TIME   ?= 30s
+RUNS   ?= 20000
+FROM   ?= 1
+ROUNDS ?= 56
+
+# A tag and what came after it, or the revision alone.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -s -w $(if $(VERSION),-X hastd/cmd/internal/build.Version=$(VERSION:v%=%))
+
+# Go asks git for the revision and fails where git refuses to answer (an unpacked
+# archive, a checkout that belongs to another user).
+ifeq ($(shell git rev-parse --verify -q HEAD 2>/dev/null),)
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+endif
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-short race lint fuzz sim rounds lab bench man cover deps clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+build: ## bin/hastd and bin/hastctl, static
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+demo: build ## two nodes on this machine, the whole story on real files
+	$(BIN)/hastctl demo $(ARGS)
+
+test: deps ## all tests (as root it installs their Debian packages first)
+	$(GO) run ./test/cmd/testrun $(ARGS)
+
+test-short: ## the tests that take seconds, without the race detector
+	$(GO) run ./test/cmd/testrun -race=off -short $(ARGS)
+
+race: deps ## all tests and the lab's daemons under the race detector (needs gcc)
+	LAB_RACE=1 $(GO) run ./test/cmd/testrun -race=on $(ARGS)
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not as gofmt writes it:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+fuzz: ## every fuzz target in turn; TIME=2m each, ONLY=word picks some
+	GO=$(GO) test/fuzz.sh $(TIME) $(ONLY)
+
+sim: ## simulated pairs: RUNS=20000 FROM=1, or SEED=n replays one with its transcript
+	$(GO) run ./test/sim/cmd/sim $(if $(SEED),-seed $(SEED) -trace,-from $(FROM) -runs $(RUNS)) $(ARGS)
+
+rounds: deps ## real daemons through ROUNDS=56 random faults (as root); SEED=n repeats
+	LAB_ROUNDS=$(ROUNDS) $(if $(SEED),LAB_SEED=$(SEED)) $(GO) test -count=1 -v -timeout 2h -run '^TestRounds$$' ./test/lab
+
+lab: ## two nodes to play with, until Ctrl-C
+	$(GO) run ./test/lab/cmd/lab $(ARGS)
+
+bench: deps ## the provider's socket beside nbdkit and qemu's mirror
+	@if [ -n "$$(ls test/bench/*.go 2>/dev/null)" ]; then set -x; $(GO) run ./test/bench $(ARGS); else echo "bench: there is no test/bench yet" >&2; exit 1; fi
+
+man: ## write docs/man anew from the command trees
+	$(GO) test -count=1 -run '^TestManualPage' ./cmd/hastctl ./cmd/hastd -update
+
+cover: ## what the short tests reach: bin/cover.out, bin/cover.html
+	@mkdir -p $(BIN)
+	$(GO) test -short -count=1 -p 2 -coverpkg=./... -coverprofile=$(BIN)/cover.out $$($(GO) list ./... | grep -v /test/lab)
+	$(GO) tool cover -html=$(BIN)/cover.out -o $(BIN)/cover.html
+	$(GO) tool cover -func=$(BIN)/cover.out | tail -n 1
+
+deps: ## as root on Debian: install what the tests use
+	@test/deps.sh
+
+clean: ## remove what was built
+	rm -rf $(BIN)
+	$(GO) clean -testcache
