@@ -13,6 +13,7 @@ type nodeJudge struct {
 
 	sectors int   // the provider's size
 	term    int32 // of the provider now; 0: none
+	last    int32 // of the provider now or, while the role ends, before
 	// What this node's replica came from: a term, and which of its writes.
 	from int32
 	cut  uint32
@@ -35,7 +36,8 @@ type nodeJudge struct {
 	wasRaised   bool
 	snapshotOld bool
 	lastDown    uint32
-	downAt      int64 // when the last session ended, in virtual time
+	lossAt      uint32 // when the loss of writes was last reported
+	downAt      int64  // when the last session ended, in virtual time
 }
 
 type observation struct {
@@ -105,6 +107,7 @@ func (n *node) startTerm() {
 	t := term{node: uint8(n.id), parent: src.judge.from, cut: min(src.judge.cut, w.tick), start: w.tick, wild: j.wild || src.judge.wild}
 	w.ledger.terms = append(w.ledger.terms, t)
 	j.term = int32(len(w.ledger.terms) - 1)
+	j.last = j.term
 	j.primaryOnce = true
 	if src == n {
 		j.from, j.cut = j.term, never
@@ -144,7 +147,7 @@ func (n *node) oracleTermEnds() { n.judge.term = 0 }
 func (n *node) oracleProcessGone() {
 	n.w.tick++
 	n.closeCut()
-	n.judge.term = 0
+	n.judge.term, n.judge.last = 0, 0
 	n.judge.splitSince = 0
 }
 
@@ -194,6 +197,7 @@ func (w *World) oracleSent(s *session, n *node, m *replicate.Msg) {
 	switch m.Kind {
 	case replicate.MsgFlow:
 		s.flow[n.id] = true
+		w.flowSent(n)
 	case replicate.MsgRenegotiate, replicate.MsgFacts:
 		s.flow[n.id] = false
 	case replicate.MsgSyncEnd, replicate.MsgSyncEnded:
@@ -232,15 +236,9 @@ func (w *World) oracleDelivered(s *session, n *node, m *replicate.Msg, it *strea
 	}
 }
 
-// flowBegins: the secondary s was told that data flows.
-func (w *World) flowBegins(s *node) {
-	p := w.peerOf(s)
-	p.judge.primaryOnce, s.judge.primaryOnce = true, false
-	p.judge.forced, s.judge.forced = false, false
-	if s.consistent() && p.consistent() {
-		// Neither has anything to be copied that would make it inconsistent.
-		w.join(p, s)
-	}
+// flowSent: the primary p says that data flows; both media say what each is.
+func (w *World) flowSent(p *node) {
+	s := w.peerOf(p)
 	if t := p.judge.term; t != 0 && p.judge.from != t && p.consistent() && !s.consistent() {
 		// The primary was promoted on its peer's replica, and that was given up since:
 		// now its own counts, whatever it held.
@@ -251,8 +249,19 @@ func (w *World) flowBegins(s *node) {
 	if t := p.judge.term; t != 0 && s.judge.from != t && !p.consistent() && s.consistent() {
 		w.rebase(p, s)
 	}
-	if s.consistent() && p.judge.term != 0 {
-		s.judge.from, s.judge.cut = p.judge.term, never
+}
+
+// flowBegins: the secondary s was told that data flows.
+func (w *World) flowBegins(s *node) {
+	p := w.peerOf(s)
+	p.judge.primaryOnce, s.judge.primaryOnce = true, false
+	p.judge.forced, s.judge.forced = false, false
+	if s.consistent() && p.consistent() {
+		// Neither has anything to be copied that would make it inconsistent.
+		w.join(p, s)
+	}
+	if s.consistent() && p.judge.last != 0 {
+		s.judge.from, s.judge.cut = p.judge.last, never
 	}
 }
 

@@ -284,9 +284,14 @@ func (w *World) reconcile(a, b *node, st *[2]replicate.Status, primaries int) {
 			}
 		}
 	}
+	for i := range w.nodes {
+		if x, y := &w.nodes[i].judge.sb, &w.nodes[1-i].judge.sb; x.Size > y.DataSize {
+			victim = i // agreed with itself on more than the other can hold
+		}
+	}
 	op.attempts++
 	v := &w.nodes[victim]
-	if w.strangers() {
+	if w.strangers() || v.judge.sb.Size > w.peerOf(v).judge.sb.DataSize {
 		w.replace(v)
 		return
 	}

@@ -243,7 +243,7 @@ func (n *node) readable(r *request, sec int, v uint32) (int32, bool) {
 				return id, true
 			}
 		}
-		if x.term == j.term && x.acked && x.settle < r.issue {
+		if x.term == j.term && x.acked && x.settle < r.issue && x.settle > j.lossAt {
 			barrier = max(barrier, x.issue)
 		}
 		if c == 0 {

@@ -57,6 +57,17 @@ func (n *node) discard() {
 // oracleReport looks at what people are told.
 func (w *World) oracleReport(n *node, r *replicate.Report) {
 	switch r.Kind {
+	case replicate.ReportDataLoss:
+		if !w.diskFault {
+			w.violate("loss", "%s reports a loss of data although no disk failed: %s", n.name, r.Reason)
+		}
+		// Told: what no flush covered may be gone, and the next flush says so too.
+		j := &n.judge
+		w.tick++
+		j.lossAt = w.tick
+		j.gone += len(j.pending)
+		j.pending, j.seen = j.pending[:0], j.seen[:0]
+		clear(j.seenAt)
 	case replicate.ReportSplitBrain:
 		p := w.peerOf(n)
 		if !n.judge.forced && !p.judge.forced && !(n.judge.primaryOnce && p.judge.primaryOnce) && !n.judge.snapshotOld && !p.judge.snapshotOld {
