@@ -271,10 +271,16 @@ func (m *Machine) suspension() {
 	m.thaw()
 }
 
+// onUnreachable: an attempt to reach the peer failed. A peer that answers, if only
+// to refuse, is worth waiting for; one that does not needs no further probing.
 func (m *Machine) onUnreachable(ev *Event) {
-	if m.phase == unlinked && m.downSince != 0 && m.word == connecting {
-		m.wordReason = ev.Text
-		m.downSince = min(m.downSince, m.now-ProbeTime) // it was asked, and does not answer
+	m.peerAnswers = ev.Refused
+	if m.phase != unlinked || m.word != connecting {
+		return
+	}
+	m.wordReason = ev.Text
+	if !ev.Refused {
+		m.downSince = min(m.downSince, m.now-ProbeTime)
 	}
 }
 

@@ -54,23 +54,24 @@ type Machine struct {
 	retry     bool // something changed that may let queued requests start
 
 	// Connection.
-	wanted     bool // keep trying to reach the peer
-	word       connWord
-	wordReason string
-	wordHint   string
-	session    SessionID
-	conn       uint32 // number of the agreement within the session
-	phase      phase
-	step       step
-	deadline   Instant // of the agreement
-	helloRole  metadata.Role
-	peer       Facts // as told, kept up to date while linked
-	peerKnown  bool
-	mine       Facts // as told
-	verdict    Verdict
-	begin      Begin
-	downSince  Instant // since when the peer has been out of reach
-	peerDisk   string
+	wanted      bool // keep trying to reach the peer
+	word        connWord
+	wordReason  string
+	wordHint    string
+	session     SessionID
+	conn        uint32 // number of the agreement within the session
+	phase       phase
+	step        step
+	deadline    Instant // of the agreement
+	helloRole   metadata.Role
+	peer        Facts // as told, kept up to date while linked
+	peerKnown   bool
+	mine        Facts // as told
+	verdict     Verdict
+	begin       Begin
+	downSince   Instant // since when the peer has been out of reach
+	peerAnswers bool    // it refused the last attempt, so it is alive
+	peerDisk    string
 
 	// Primary.
 	provider     providerState

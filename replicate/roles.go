@@ -204,16 +204,15 @@ func (m *Machine) promote() {
 		m.done(&Refusal{RefusedPolicy, "promotion refused: quorum is \"majority\" and this node holds no lease", "let vipd decide, or see hastctl cluster status"})
 		return
 	}
-	m.emitConnectNow()
+	if m.wanted && m.phase == unlinked {
+		m.emit(Effect{Kind: EffConnect, Now: true})
+		if m.peerAnswers {
+			m.downSince = m.now
+		}
+	}
 	m.wait(probing, m.now+AgreementTimeout+ProbeTime, func() {
 		m.wait(settling, 0, m.decidePromotion)
 	})
-}
-
-func (m *Machine) emitConnectNow() {
-	if m.wanted && m.phase == unlinked {
-		m.emit(Effect{Kind: EffConnect, Now: true})
-	}
 }
 
 // decidePromotion is the rule of section 8.
