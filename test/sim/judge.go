@@ -246,7 +246,7 @@ func (w *World) flowSent(p *node) {
 		clear(p.judge.view)
 		p.judge.from, p.judge.cut = t, never
 	}
-	if t := p.judge.term; t != 0 && s.judge.from != t && !p.consistent() && s.consistent() {
+	if t := p.judge.term; t != 0 && s.judge.from != t && s.judge.from != w.ledger.terms[t].parent && !p.consistent() && s.consistent() {
 		w.rebase(p, s)
 	}
 }
@@ -272,7 +272,7 @@ func (w *World) rebase(p, s *node) {
 	w.tick++
 	l.terms = append(l.terms, term{node: uint8(p.id), parent: s.judge.from, cut: min(s.judge.cut, w.tick), start: w.tick})
 	t := int32(len(l.terms) - 1)
-	p.judge.term = t
+	p.judge.term, p.judge.last = t, t
 	for i := len(l.reqs) - 1; i > 0; i-- {
 		r := &l.reqs[i]
 		if r.term == old && !r.done && int(r.node) == p.id {
