@@ -246,7 +246,7 @@ func (w *World) flowSent(p *node) {
 		clear(p.judge.view)
 		p.judge.from, p.judge.cut = t, never
 	}
-	if t := p.judge.term; t != 0 && s.judge.from != t && s.judge.from != w.ledger.terms[t].parent && !p.consistent() && s.consistent() {
+	if t := p.judge.term; t != 0 && s.judge.from != t && !w.based(t, s) && !p.consistent() && s.consistent() {
 		w.rebase(p, s)
 	}
 }
@@ -263,6 +263,12 @@ func (w *World) flowBegins(s *node) {
 	if s.consistent() && p.judge.last != 0 {
 		s.judge.from, s.judge.cut = p.judge.last, never
 	}
+}
+
+// based says whether a term already counts all of a replica's history as its own.
+func (w *World) based(t int32, s *node) bool {
+	tm := &w.ledger.terms[t]
+	return tm.parent == s.judge.from && tm.cut >= min(s.judge.cut, w.tick)
 }
 
 // rebase: a primary that went on with nothing of its own becomes a target: from

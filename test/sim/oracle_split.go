@@ -61,7 +61,7 @@ func (w *World) oracleReport(n *node, r *replicate.Report) {
 		// Told: what no flush covered may be gone, and the next flush says so too.
 		j := &n.judge
 		w.eioOK = true
-		if n.consistent() && !w.diskFault {
+		if n.consistent() && !w.diskFault && !j.sb.Marks.Has(metadata.Outdated) {
 			w.violate("loss", "%s reports a loss of data although its own replica is good: %s", n.name, r.Reason)
 		}
 		w.tick++
