@@ -96,7 +96,7 @@ again), 77 refused by a policy or rule, 78 mistakes in the configuration. With
 		a.createCommand(), a.dumpCommand(),
 		a.roleCommand(), a.statusCommand(), a.listCommand(), a.eventsCommand(),
 		a.connectCommand(), a.disconnectCommand(), a.resumeCommand(), a.recoverCommand(),
-		a.checkCommand(), a.keygenCommand(), a.reloadCommand(), a.versionCommand(),
+		a.checkCommand(), a.keygenCommand(), a.reloadCommand(), a.versionCommand(), a.demoCommand(),
 	)
 	return root
 }
