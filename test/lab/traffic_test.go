@@ -23,18 +23,22 @@ func TestSyncTraffic(t *testing.T) {
 	if c.Size < deviceSize {
 		t.Fatalf("the device has %d bytes, want 1 GiB", c.Size)
 	}
+	where := mrand.New(mrand.NewPCG(*seedFlag, 1)).Perm(deviceSize / BlockSize)[:blocks]
+	write := func() {
+		done := make(chan *nbdclient.Call, blocks)
+		for _, block := range where {
+			b := make([]byte, BlockSize)
+			rand.Read(b)
+			c.Go(&nbdclient.Call{Cmd: nbdclient.Write, Off: uint64(block) * BlockSize, Data: b, Done: done})
+		}
+		for range blocks {
+			p.ok((<-done).Err)
+		}
+		p.ok(c.Flush())
+	}
+	write() // what will change is data on both sides: no holes that are known to differ
 	p.cut()
-	rng := mrand.New(mrand.NewPCG(*seedFlag, 1))
-	done := make(chan *nbdclient.Call, blocks)
-	for _, block := range rng.Perm(deviceSize / BlockSize)[:blocks] {
-		b := make([]byte, BlockSize)
-		rand.Read(b)
-		c.Go(&nbdclient.Call{Cmd: nbdclient.Write, Off: uint64(block) * BlockSize, Data: b, Done: done})
-	}
-	for range blocks {
-		p.ok((<-done).Err)
-	}
-	p.ok(c.Flush())
+	write()
 	s, err := p.a.Status()
 	p.ok(err)
 	if s.DirtyBytes < changed {
