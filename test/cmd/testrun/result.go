@@ -202,13 +202,26 @@ func (r *result) missing(packages []string) {
 	}
 }
 
+// maxShown is how many lines of one test are shown: its beginning and its end.
+// Who needs all of it runs the test alone.
+const maxShown = 160
+
 // show prints what was said, without the marks that every test leaves.
 func (r *result) show(lines []string) {
+	var said []string
 	for _, l := range lines {
 		if s := strings.TrimSpace(l); strings.HasPrefix(s, "=== ") || s == "PASS" || s == "" || strings.HasPrefix(s, "--- PASS") {
 			continue
 		}
-		fmt.Fprint(r.out, "    ", l)
+		said = append(said, l)
+	}
+	for i, l := range said {
+		switch left := len(said) - maxShown; {
+		case left <= 0 || i < maxShown/2 || i >= len(said)-maxShown/2:
+			fmt.Fprint(r.out, "    ", l)
+		case i == maxShown/2:
+			fmt.Fprintf(r.out, "    … %d lines left out …\n", left)
+		}
 	}
 }
 
