@@ -69,6 +69,12 @@ func (n *node) consistent() bool {
 	return n.judge.sbOK && n.judge.sb.Resuid != 0 && !n.judge.sb.Marks.Has(metadata.Inconsistent) && !n.mark && !n.judge.wild
 }
 
+// sound says whether the replica can be read: consistent, not known to be old, on a
+// disk that works.
+func (n *node) sound() bool {
+	return n.consistent() && !n.judge.sb.Marks.Has(metadata.Outdated) && !n.toldFailed
+}
+
 // inFlow says whether data flows on the node's connection.
 func (n *node) inFlow() bool { return n.sess != nil && n.sess.flow[n.id] }
 
@@ -246,7 +252,7 @@ func (w *World) flowSent(p *node) {
 		clear(p.judge.view)
 		p.judge.from, p.judge.cut = t, never
 	}
-	if t := p.judge.term; t != 0 && s.judge.from != t && !w.based(t, s) && !p.consistent() && s.consistent() {
+	if t := p.judge.term; t != 0 && s.judge.from != t && !w.based(t, s) && !p.sound() && s.consistent() {
 		w.rebase(p, s)
 	}
 }

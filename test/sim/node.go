@@ -40,6 +40,7 @@ type node struct {
 	drift    int64 // parts in a million
 
 	opened      bool
+	hadError    bool // an operation failed since the component was opened
 	ops         []op
 	freeOps     []int32
 	busy        int // operations on the component's data under way
@@ -74,6 +75,7 @@ type order struct {
 	role   metadata.Role
 	force  bool
 	at     int64 // when the node was last able to work on it
+	asked  int64 // when it was given
 	was    bool  // the node had a provider
 	done   bool
 	answer *replicate.Refusal
@@ -360,7 +362,7 @@ func (n *node) command(c replicate.Command) *order {
 	w := n.w
 	w.cmdID++
 	c.ID = w.cmdID
-	o := &order{id: c.ID, kind: c.Kind, role: c.Role, force: c.Force, at: w.now, was: n.prov != provNone}
+	o := &order{id: c.ID, kind: c.Kind, role: c.Role, force: c.Force, at: w.now, asked: w.now, was: n.prov != provNone}
 	if n.state != running {
 		o.done, o.answer = true, &replicate.Refusal{Code: replicate.RefusedInternal, Text: "no daemon"}
 		return o

@@ -58,7 +58,7 @@ func (n *node) carryOut(e *replicate.Effect) {
 		}
 		n.startOp(opOpen, e, w.span(microsecond, 2*millisecond))
 	case replicate.EffClose:
-		if !n.opened || (n.busy > 0 || n.commit) && !n.toldFailed {
+		if !n.opened || (n.busy > 0 || n.commit) && !n.toldFailed && !n.hadError {
 			w.violate("shell", "%s: EffClose with open=%v, %d operations and commit=%v under way", n.name, n.opened, n.busy, n.commit)
 		}
 		n.startOp(opClose, e, w.span(microsecond, millisecond))
@@ -256,6 +256,7 @@ func (n *node) dataDone(o *op, ev *replicate.Event) {
 		n.w.violate("shell", "%s: unknown disk operation %d", n.name, e.Disk)
 	}
 	if failed {
+		n.hadError = true
 		ev.Err = replicate.ErrIO
 		n.w.cover.fault("disk-error")
 	}
@@ -408,6 +409,7 @@ func (n *node) commitDone(o *op, ev *replicate.Event) {
 	}
 	if n.disk.gone || o.lost || take(&n.disk.failMeta) {
 		n.disk.putMeta(o.writes, o.copied, false)
+		n.hadError = true
 		ev.Err = replicate.ErrIO
 		n.w.cover.fault("metadata-error")
 		return
@@ -435,7 +437,7 @@ func (n *node) openDone(ev *replicate.Event) {
 		ev.Err, ev.Text = replicate.ErrNoData, err.Error()
 		return
 	}
-	n.opened = true
+	n.opened, n.hadError = true, false
 	ev.Image = img
 }
 

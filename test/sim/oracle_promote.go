@@ -34,7 +34,7 @@ func (n *node) oraclePromotion(e *replicate.Effect) {
 // came: nothing can keep it from going away afterwards, and the primary suspends.
 func (n *node) lostMeanwhile() bool {
 	for _, o := range n.commands {
-		if o.kind == replicate.CmdRole && o.role == metadata.Primary && n.judge.downAt >= o.at {
+		if o.kind == replicate.CmdRole && o.role == metadata.Primary && n.judge.downAt >= o.asked {
 			return true
 		}
 	}
@@ -76,7 +76,7 @@ func (n *node) oracleAnswer(o *order) {
 
 // demoted: a clean demotion flushed both replicas.
 func (n *node) demoted() {
-	if n.judge.sb.Marks.Has(metadata.CrashedPrimary) {
+	if n.judge.sb.Marks.Has(metadata.CrashedPrimary) || n.hadError {
 		return // it could not
 	}
 	r := request{kind: replicate.ReqFlush, term: n.judge.term}
