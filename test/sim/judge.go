@@ -350,6 +350,10 @@ func (n *node) syncCompleted(p *node) {
 	j.alone, j.wasRaised = false, false
 	n.recovering = false
 	if j.term == 0 {
+		// What this node acknowledged earlier and did not flush is now what the source
+		// has of it.
+		j.gone += len(j.pending)
+		j.pending = j.pending[:0]
 		j.from, j.cut = p.judge.from, p.judge.cut
 		if n.sess == nil {
 			j.cut = min(j.cut, j.lastDown)

@@ -48,7 +48,7 @@ func TestScenario02PrimaryCrashesOtherWrites(t *testing.T) {
 	row2(s)
 	s.counters(0, 0, 1, 0)
 	s.boot(s.a)
-	s.verdict("behind by rule 9, from B")
+	s.verdict("behind by rule 8, from B")
 	s.complete()
 }
 
@@ -215,7 +215,7 @@ func TestScenario11SwapAfterSyncThenAlone(t *testing.T) {
 	s.cut()
 	s.write(s.b, 4)
 	s.heal()
-	s.verdict("behind by rule 9, from B")
+	s.verdict("behind by rule 8, from B")
 	s.complete()
 }
 
