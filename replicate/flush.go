@@ -30,7 +30,7 @@ func (m *Machine) startRound() {
 	if r.running || !r.wanted && len(m.flushQueue) == 0 || m.role != metadata.Primary {
 		return
 	}
-	if m.phase == agreeing || m.taking || m.suspended != "" {
+	if m.phase == agreeing || m.taking || m.suspended != "" || m.job.changing() {
 		return
 	}
 	if m.disk != diskOpen && m.phase != linked {
@@ -101,7 +101,7 @@ func (m *Machine) advanceRound() {
 	if !r.running || r.local || m.taking || m.phase == agreeing {
 		return
 	}
-	if r.peer && m.phase == linked {
+	if r.peer {
 		if m.cfg.Mode == Async && m.sound() {
 			m.answerFlushes(OK)
 		}

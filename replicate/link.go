@@ -62,6 +62,9 @@ func (m *Machine) lead() {
 	m.agreed = m.begin.Epoch
 	m.resumed, m.failing = false, false
 	m.seq = 0
+	if m.sound() {
+		m.peerOnly = false
+	}
 	if m.peerOnly && m.peer.Instance != m.peerInstance {
 		m.peerOnly, m.lossy = false, true
 		m.report(Report{Kind: ReportDataLoss, Reason: m.cfg.Peer + " lost writes that it had acknowledged and not flushed, and this node has no copy of them: the next flush fails"})
@@ -184,7 +187,7 @@ func (m *Machine) partPrimary() {
 		case r.kind == kRead:
 			m.requeue(r)
 		case r.state == rAnswered:
-			unconfirmed = true
+			unconfirmed = unconfirmed || !r.broken
 			m.settleWrite(r)
 		}
 	}

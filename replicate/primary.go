@@ -260,7 +260,7 @@ func (m *Machine) demanded() part {
 func (m *Machine) answer(r *req, err Err) {
 	m.reply(r, err)
 	m.unlock(r)
-	r.state = rAnswered
+	r.state, r.broken = rAnswered, err != OK
 	m.settleWrite(r)
 }
 

@@ -81,6 +81,7 @@ type req struct {
 	began  Instant
 	asked  Instant
 	orphan bool // its connection is gone; nobody waits for it
+	broken bool // it was answered with an error
 }
 
 func (r *req) end() int64 { return r.off + r.length }

@@ -288,14 +288,20 @@ func (m *Machine) performPromotion() {
 		}
 		sb.Epoch = metadata.Epoch{Number: last.Number + 1, Node: m.cfg.NodeID}
 	}, func() {
+		if up && !m.sound() && !m.peerSound() {
+			m.durably(func(sb *metadata.Superblock) { sb.PrevRole = metadata.Secondary }, func() {
+				m.done(&Refusal{RefusedBusy, "promotion refused: " + m.cfg.Peer + " was lost meanwhile, and this replica is " + m.diskWord(), "try again"})
+			})
+			return
+		}
 		if forced {
 			m.report(Report{Kind: ReportForced, Reason: "promoted by force although its data may be old or incomplete"})
 		}
 		m.opened, m.alone, m.agreed = false, false, metadata.Epoch{}
 		m.badDisk, m.marked, m.peerOnly, m.lossy = false, false, false, false
 		m.resumed, m.failing = false, false
-		if m.phase == linked {
-			m.agreed = m.st.Super().Epoch // the peer is there, and not primary
+		if up {
+			m.agreed = m.st.Super().Epoch // the peer was there, and not primary
 		}
 		m.setRole(metadata.Primary)
 		if m.phase == linked {
@@ -382,6 +388,7 @@ func (m *Machine) stepDown(to metadata.Role, then func()) {
 
 func (m *Machine) steppedDown(then func()) {
 	m.stopSync("the node stepped down")
+	m.round.wanted = false
 	if m.phase == linked {
 		if m.st != nil && m.disk.usable() {
 			for _, c := range m.sync.copied {
