@@ -63,9 +63,6 @@ func (c *Coverage) message(m *replicate.Msg) {
 		return
 	}
 	c.Msgs[m.Kind]++
-	if b, ok := m.Control.(*replicate.Begin); ok {
-		c.verdict(b.Verdict)
-	}
 }
 
 // verdict counts a verdict without the nodes' names.
@@ -82,6 +79,9 @@ func (c *Coverage) report(r *replicate.Report) {
 		return
 	}
 	c.Reports[r.Kind]++
+	if r.Kind == replicate.ReportVerdict {
+		c.verdict(r.New)
+	}
 }
 
 func (c *Coverage) fault(name string) {
