@@ -6,7 +6,7 @@ set -euo pipefail
 
 wanted=(
 	fio qemu-utils qemu-system-common              # clients and peers of the NBD provider
-	libnbd-bin python3-libnbd nbdkit nbd-client
+	libnbd-bin nbdkit nbd-client
 	e2fsprogs xfsprogs fdisk                       # filesystems and partitions on devices
 	iproute2 nftables                              # the lab's networks
 	gcc libc6-dev                                  # the race detector

@@ -71,9 +71,14 @@ func parse(t *testing.T, path string, src any) source {
 	return source{path, pkg, fset, f}
 }
 
-// sources parses all Go files.
+var parsed []source
+
+// sources parses all Go files, once.
 func sources(t *testing.T) []source {
 	t.Helper()
+	if parsed != nil {
+		return parsed
+	}
 	var all []source
 	walk(t, func(path string) {
 		if strings.HasSuffix(path, ".go") && !strings.Contains(path, "testdata/") {
@@ -83,6 +88,7 @@ func sources(t *testing.T) []source {
 	if len(all) == 0 {
 		t.Fatal("no Go file found")
 	}
+	parsed = all
 	return all
 }
 
