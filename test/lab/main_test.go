@@ -84,7 +84,7 @@ func needPrograms(t testing.TB) Programs {
 		}
 	})
 	if programsErr != nil {
-		t.Skipf("the programs cannot be built yet: %v", programsErr)
+		t.Fatalf("building the programs: %v", programsErr)
 	}
 	return programs
 }
