@@ -32,7 +32,11 @@ var troubles = []trouble{
 
 	{"daemon frozen", func(t *testing.T) []string {
 		c := newCluster(t, "data", "/nowhere/disk")
-		if err := c.start().Process.Signal(unix.SIGSTOP); err != nil {
+		p := c.start().Process
+		if err := p.Signal(unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Waitid(unix.P_PID, p.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
 			t.Fatal(err)
 		}
 		return append(c.args("status"), "--timeout", "100ms")
@@ -393,7 +397,7 @@ func TestAllEndsWithTheWorst(t *testing.T) {
 	makeFile(t, dir+"/good", 16<<20)
 	makeFile(t, dir+"/held", 16<<20)
 	holdByAnother(t, dir+"/held")
-	c := newCluster(t, "held", dir+"/held", "missing", dir+"/missing", "good", dir+"/good")
+	c := newCluster(t, "missing", dir+"/missing", "held", dir+"/held", "good", dir+"/good")
 	code, out, errs := call(c.args("create", "all")...)
 	if code != 73 || strings.Count(errs, "hastctl: error: ") != 2 || strings.Count(errs, "hastctl: hint: ") != 2 || !strings.Contains(out, "good: created") {
 		t.Errorf("status %d\n%s%s", code, out, errs)
