@@ -60,6 +60,8 @@ func (m *Machine) mayWrite() bool {
 func (m *Machine) readable(r *req) part {
 	first, n := metadata.Touched(r.off, r.length)
 	switch {
+	case m.phase == agreeing && !m.alone:
+		return none // the facts say that nothing was read from this replica alone
 	case m.sound():
 		return done
 	case m.phase == linked && !m.taking && m.peerSound():

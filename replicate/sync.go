@@ -395,7 +395,7 @@ func (m *Machine) onSyncEnd(msg *Msg) {
 func (m *Machine) onSyncEnded(msg *Msg) {
 	c, ok := msg.Control.(*SyncEnd)
 	s := &m.sync
-	if !ok || s.direction == fromPeer && s.phase != syncSource || s.direction == toPeer && s.phase != syncTarget {
+	if !ok || !(s.direction == fromPeer && s.phase == syncSource || s.direction == toPeer && s.phase == syncTarget) {
 		m.protocol(true, "the end of a sync that is not ending")
 		return
 	}
@@ -406,7 +406,9 @@ func (m *Machine) onSyncEnded(msg *Msg) {
 		}
 		sb.Pair, sb.PairPrev = s.pair, 0
 	})
-	m.soundAt = max(m.soundAt, commit)
+	if s.direction == fromPeer {
+		m.soundAt = commit
+	}
 	m.afterLinked(commit, func() {
 		m.afterLinked(m.st.ClearMap(), func() {
 			m.send(Msg{Kind: MsgSyncClear})

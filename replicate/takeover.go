@@ -26,8 +26,8 @@ func (m *Machine) diskFailed(text string) {
 
 func (m *Machine) primaryDiskFailed() {
 	good := m.peerSound()
-	if m.phase == greeting || m.phase == agreeing {
-		m.hangUp("the disk of " + m.cfg.Node + " failed")
+	if !good {
+		m.hangUp("the disk of " + m.cfg.Node + " failed") // nothing can be had from the peer as things are
 	}
 	m.stopSync("the disk of " + m.cfg.Node + " failed")
 	m.journal = 0
