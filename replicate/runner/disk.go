@@ -1,8 +1,10 @@
 package runner
 
 import (
+	"context"
 	"errors"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +26,8 @@ type disk struct {
 	committed   chan struct{} // no commit is under way, nor will be
 	commitStart atomic.Int64  // blockdev.Now() when the commit under way began; 0: none
 	failed      atomic.Bool   // disk-timeout was told
+	unwatch     context.CancelFunc
+	watching    sync.WaitGroup
 }
 
 // silent is for how long the component has not answered its oldest operation.
@@ -33,6 +37,32 @@ func (d *disk) silent() time.Duration {
 		s = max(s, time.Duration(blockdev.Now()-at))
 	}
 	return s
+}
+
+// watch tells the machine when what stands at the component's path is no longer
+// what was opened: a disk that was pulled, a file that was removed.
+func (d *disk) watch(r *Resource) {
+	ctx, cancel := context.WithCancel(context.Background())
+	d.unwatch = cancel
+	for _, path := range slices.Compact([]string{d.data.Path(), d.meta.Path()}) {
+		d.watching.Go(func() {
+			told := false
+			err := blockdev.Watch(ctx, path, func(e blockdev.Event) {
+				if told || e.Present && !e.Replaced {
+					return
+				}
+				told = true
+				what := " vanished"
+				if e.Present {
+					what = " was replaced by something else"
+				}
+				r.box.event(replicate.Event{Kind: replicate.EvDiskFailed, Text: path + what})
+			})
+			if err != nil {
+				r.opts.Log.Warn("cannot watch the component: that it vanished will show with the next operation", "path", path, "error", err)
+			}
+		})
+	}
 }
 
 // diskOp is an operation of the machine on the component's data. Pooled by the

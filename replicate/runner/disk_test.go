@@ -29,6 +29,7 @@ func testDisk(t *testing.T, size int64) (*Resource, *disk) {
 	d := &disk{data: c, meta: c}
 	d.queue = blockdev.NewQueue(c, diskWorkers, r.ioDone)
 	d.pool = newPool(r, d)
+	d.unwatch = func() {}
 	d.commits, d.committed = make(chan commitJob), make(chan struct{})
 	close(d.committed)
 	r.disk = d

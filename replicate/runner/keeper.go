@@ -84,6 +84,7 @@ func (r *Resource) openDisk() (*disk, error) {
 			r.commit(d, c)
 		}
 	}()
+	d.watch(r)
 	r.pinned.Lock()
 	r.pinnedDisk = data
 	r.pinned.Unlock()
@@ -251,6 +252,7 @@ func (r *Resource) shut(d *disk, op replicate.OpID) {
 // release closes a component once its operations have ended; what was not begun is
 // answered and not begun any more. The channel tells when it is closed.
 func (r *Resource) release(d *disk) <-chan struct{} {
+	d.unwatch()
 	d.queue.Stop()
 	d.pool.stop()
 	close(d.commits)
@@ -264,6 +266,7 @@ func (r *Resource) release(d *disk) <-chan struct{} {
 		d.pool.wg.Wait()
 		<-d.committed
 		d.queue.Close()
+		d.watching.Wait()
 		if d.meta != d.data {
 			r.warnClose(d.meta)
 		}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,12 +212,15 @@ func TestPairUnderLoadAndCuts(t *testing.T) {
 			for range depth {
 				next(&blockdev.Request{Op: blockdev.OpWrite, Len: block, Buf: a.Alloc(block), Owner: c})
 			}
-			for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
+			for end := time.Now().Add(time.Second); time.Now().Before(end); {
 				q := <-c.done
 				if q.Err != nil {
 					t.Fatal(q.Err)
 				}
 				delete(busy, q.Off/block)
+				// Never written to again: its bytes may still be on their way.
+				a.Free(q.Buf)
+				q.Buf = a.Alloc(block)
 				next(q)
 			}
 			for range depth {
@@ -259,6 +263,16 @@ func startDisk(t *testing.T) *labdisk.Process {
 		}
 	})
 	return p
+}
+
+func TestPairNoticesAComponentThatVanishes(t *testing.T) {
+	a, _ := realPair(t, 16<<20, nil)
+	if err := os.Remove(a.file); err != nil {
+		t.Fatal(err)
+	}
+	a.until(t, func(s *Snapshot) bool { return s.Disk == "failed" && strings.Contains(s.Reason, "vanished") })
+	c := &client{r: a.Resource, done: make(chan *blockdev.Request, 8)}
+	a.write(t, c, 0, randomBytes(4096, 1)) // the peer has it
 }
 
 func TestPairGoesOnWithoutADisk(t *testing.T) {
