@@ -22,7 +22,7 @@ func (d *demo) takeOver(ctx context.Context) error {
 		return err
 	}
 	d.say("The device is there again after %.1f seconds.", time.Since(began).Seconds())
-	if err := d.examine(d.bravo()); err != nil {
+	if err := d.examine(ctx, d.bravo()); err != nil {
 		return err
 	}
 	files, bytes := d.scale(80, 8<<20)
@@ -35,8 +35,20 @@ func (d *demo) takeOver(ctx context.Context) error {
 }
 
 // examine checks the ledger against a node.
-func (d *demo) examine(n *node) error {
-	err := d.ledger.examine(n.store, func(done, of int) {
+func (d *demo) examine(ctx context.Context, n *node) error {
+	store := n.store
+	read := func(name string) (data []byte, err error) {
+		err = d.unless(ctx, func() error {
+			b, err := store.read(name)
+			data = b
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		return data, nil
+	}
+	err := d.ledger.examine(read, func(done, of int) {
 		d.progress(float64(done)/float64(of), "checking the files on %s by hash", n.name)
 	})
 	if err != nil {
@@ -160,20 +172,32 @@ func (d *demo) part(ctx context.Context) error {
 	if err := d.alpha().shut(); err != nil {
 		return err
 	}
-	for _, args := range [][]string{{"role", "secondary", resource}, {"connect", resource}} {
-		if _, err := d.alpha().hastctl(ctx, args...); err != nil {
-			return err
-		}
+	if _, err := d.alpha().hastctl(ctx, "role", "secondary", resource); err != nil {
+		return err
+	}
+	before, err := d.sumOf(ctx, d.alpha())
+	if err != nil {
+		return err
+	}
+	if _, err := d.alpha().hastctl(ctx, "connect", resource); err != nil {
+		return err
 	}
 	if err := d.awaitBoth(ctx, commandLimit, "the split-brain to be told", func(r api.Resource) bool { return r.Status == "split-brain" }); err != nil {
 		return err
 	}
-	d.say("Both nodes tell it, and neither overwrites a byte:")
+	d.say("Both nodes tell it:")
 	for _, n := range d.nodes {
 		if err := d.status(ctx, n); err != nil {
 			return err
 		}
 	}
+	switch after, err := d.sumOf(ctx, d.alpha()); {
+	case err != nil:
+		return err
+	case after != before:
+		return exit.New(exit.IO, hintNever, "OVERWRITTEN: alpha's replica changed although nobody had decided")
+	}
+	d.say("Not one byte of alpha's replica was overwritten by that.")
 	return nil
 }
 
@@ -210,10 +234,11 @@ func (d *demo) end(ctx context.Context) error {
 	if err := d.alpha().open(ctx); err != nil {
 		return err
 	}
-	if err := d.examine(d.alpha()); err != nil {
+	if err := d.examine(ctx, d.alpha()); err != nil {
 		return err
 	}
-	if _, err := d.alpha().store.read(alphaOnly + "/0000"); !errors.Is(err, fs.ErrNotExist) {
+	gone := alphaOnly + "/0000"
+	if _, err := d.alpha().store.read(gone); !errors.Is(err, fs.ErrNotExist) {
 		return exit.New(exit.IO, "look at both logs", "what alpha wrote apart is still there, although it was given up (%v)", err)
 	}
 	d.say("What was given up is gone.")

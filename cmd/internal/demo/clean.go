@@ -21,25 +21,20 @@ import (
 // stays if so wished.
 func (d *demo) close(failed error) error {
 	var errs []error
+	// The daemons first: whoever waits for a device of theirs is let go by that.
 	for _, n := range d.nodes {
-		if n == nil {
-			continue
+		if n != nil {
+			errs = append(errs, n.kill())
 		}
-		if n.store != nil {
+	}
+	for _, n := range d.nodes {
+		if n != nil && n.store != nil {
 			n.store.abandon()
 			n.store = nil
 		}
 	}
-	for _, n := range d.nodes {
-		if n == nil || n.cmd == nil {
-			continue
-		}
-		// Stopped if it may be, killed if it must: after a failure nobody waits.
-		if failed == nil {
-			errs = append(errs, n.stop())
-		} else {
-			errs = append(errs, n.kill())
-		}
+	if err := within(killLimit, func() error { d.left.Wait(); return nil }); err != nil {
+		errs = append(errs, errors.New("a request to a device is still not answered"))
 	}
 	errs = append(errs, release(d.dir))
 	if failed != nil && d.Keep {
@@ -103,40 +98,56 @@ func release(dir string) error {
 	}
 }
 
-// releaseOnce returns what is still there.
+// releaseOnce returns what is still there. The order matters: a filesystem holds
+// its loop device, and a loop device can be told by its file only while that
+// stands in its FUSE mount.
 func releaseOnce(dir string) (left []string, err error) {
 	mounts, err := mountsBelow(dir)
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range slices.Backward(mounts) {
-		if err := unix.Unmount(m, unix.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
-			left = append(left, "mount "+m)
+	unmount := func(fuse bool) {
+		for _, m := range slices.Backward(mounts) {
+			if m.fuse != fuse {
+				continue
+			}
+			if err := unix.Unmount(m.dir, unix.MNT_DETACH); err != nil {
+				left = append(left, "mount "+m.dir)
+			}
 		}
 	}
+	unmount(false)
 	for _, dev := range loopsBelow(dir) {
 		left = append(left, dev) // gone or not is seen next time
 		_ = within(releaseLimit/3, func() error { return detachLoop(dev) })
 	}
+	if len(left) == 0 {
+		unmount(true)
+	}
 	return left, nil
 }
 
-// mountsBelow lists the mount points below dir, outer ones first.
-func mountsBelow(dir string) ([]string, error) {
+type mount struct {
+	dir  string
+	fuse bool
+}
+
+// mountsBelow lists the mounts below dir, outer ones first.
+func mountsBelow(dir string) ([]mount, error) {
 	f, err := os.Open("/proc/self/mounts")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	var below []string
+	var below []mount
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
-		if len(fields) < 2 {
+		if len(fields) < 3 {
 			continue
 		}
 		if at := unescape.Replace(fields[1]); strings.HasPrefix(at, dir+"/") {
-			below = append(below, at)
+			below = append(below, mount{at, strings.HasPrefix(fields[2], "fuse")})
 		}
 	}
 	return below, lines.Err()

@@ -91,7 +91,7 @@ func (d *demo) compare(ctx context.Context) error {
 		return exit.New(exit.IO, "", "compare the replicas: %w", err)
 	}
 	if c.different > 0 {
-		return exit.New(exit.IO, "this must never happen: keep the folder with --keep and compare both files",
+		return exit.New(exit.IO, hintNever,
 			"NOT EQUAL: %d of %d blocks differ between the replicas, the first at offset %d", c.different, c.blocks, c.first)
 	}
 	if c.full == 0 {
@@ -101,6 +101,17 @@ func (d *demo) compare(ctx context.Context) error {
 	d.say("sha256 alpha %s…", c.sums[0][:32])
 	d.say("sha256 bravo %s…", c.sums[1][:32])
 	return nil
+}
+
+// sumOf is the hash of a node's replica, which must be at rest.
+func (d *demo) sumOf(ctx context.Context, n *node) (string, error) {
+	c, err := compareReplicas(ctx, [2]string{n.disk(), n.disk()}, d.Size, func(done int64) {
+		d.progress(float64(done)/float64(d.Size), "hashing the replica of %s", n.name)
+	})
+	if err != nil {
+		return "", exit.New(exit.IO, "", "hash the replica of %s: %w", n.name, err)
+	}
+	return c.sums[0], nil
 }
 
 // flip changes one bit in the middle of bravo's data, where there is data.

@@ -18,6 +18,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"hastd/cmd/internal/exit"
@@ -81,6 +82,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		if cause := context.Cause(ctx); err != nil && cause != nil {
 			err = stopped(cause, o.Limit, err)
 		}
+		if o.Sabotage != "" && exit.HintOf(err) == hintNever {
+			err = exit.New(exit.IO, fmt.Sprintf("it was found, as it must be: --sabotage %s broke it on purpose", o.Sabotage), "%w", err)
+		}
 		if err != nil {
 			d.confess(err)
 		}
@@ -133,7 +137,8 @@ type demo struct {
 	nodes  [2]*node
 	ledger ledger
 	random *rand.Rand
-	mkfs   string // path of mkfs.ext4
+	mkfs   string         // path of mkfs.ext4
+	left   sync.WaitGroup // what was not waited for when time was over
 }
 
 const resource = "demo"

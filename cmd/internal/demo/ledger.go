@@ -43,13 +43,16 @@ func (l *ledger) forget(names []string) {
 	}
 }
 
-// examine looks for every acknowledged file in a store; step is called after
-// each.
-func (l *ledger) examine(s store, step func(done, of int)) error {
+// hintNever goes with what a user of the product must never see.
+const hintNever = "this must never happen: see it again with --keep, and look at both disks and logs"
+
+// examine looks for every acknowledged file in what read gives; step is called
+// after each.
+func (l *ledger) examine(read func(name string) ([]byte, error), step func(done, of int)) error {
 	var missing, wrong []string
 	names := slices.Sorted(maps.Keys(l.files))
 	for i, name := range names {
-		data, err := s.read(name)
+		data, err := read(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			missing = append(missing, name)
@@ -64,7 +67,7 @@ func (l *ledger) examine(s store, step func(done, of int)) error {
 		return nil
 	}
 	first := append(missing, wrong...)[0]
-	return exit.New(exit.IO, "this must never happen: keep the folder with --keep and look at both logs",
+	return exit.New(exit.IO, hintNever,
 		"LOST: of %d acknowledged files %d are missing and %d have another content, the first is %s", len(names), len(missing), len(wrong), first)
 }
 

@@ -156,6 +156,9 @@ func (c *nbdClient) readAt(p []byte, off int64) error  { return c.transfer(nbdRe
 func (c *nbdClient) writeAt(p []byte, off int64) error { return c.transfer(nbdWrite, p, off) }
 func (c *nbdClient) flush() error                      { return c.do(nbdFlush, nil, 0) }
 
+// abandon ends the connection without a word.
+func (c *nbdClient) abandon() { c.conn.Close() }
+
 // close says goodbye.
 func (c *nbdClient) close() error {
 	b := binary.BigEndian.AppendUint32(nil, nbdRequest)

@@ -2,7 +2,6 @@ package demo
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -18,11 +17,21 @@ import (
 // As with a filesystem, a file that was written stands only in memory until it
 // is synced.
 type recordStore struct {
-	device *nbdClient
+	device blocks
+	size   int64             // of the device
 	end    int64             // where the next record goes
 	last   [sha256.Size]byte // hash of the last header
 	files  map[string]place
 	cache  []cached // not on the device yet
+}
+
+// blocks is a raw device.
+type blocks interface {
+	readAt(p []byte, off int64) error
+	writeAt(p []byte, off int64) error
+	flush() error
+	close() error
+	abandon()
 }
 
 type place struct {
@@ -49,17 +58,14 @@ const (
 	headName = 16 + 2*sha256.Size
 )
 
-// openRecords reads the list of files on the device.
-func openRecords(ctx context.Context, socket string) (*recordStore, error) {
-	c, err := dialNBD(ctx, socket, resource)
-	if err != nil {
-		return nil, err
-	}
-	s := &recordStore{device: c, files: map[string]place{}}
+// openRecords reads the list of files on a device.
+func openRecords(device blocks, size int64) (*recordStore, error) {
+	s := &recordStore{device: device, size: size, files: map[string]place{}}
 	head := make([]byte, blockSize)
-	for s.end+blockSize <= c.size {
-		if err := c.readAt(head, s.end); err != nil {
-			return nil, errors.Join(err, c.conn.Close())
+	for s.end+blockSize <= size {
+		if err := device.readAt(head, s.end); err != nil {
+			device.abandon()
+			return nil, err
 		}
 		name, p, ok := s.parse(head)
 		if !ok {
@@ -80,7 +86,7 @@ func (s *recordStore) parse(head []byte) (string, place, bool) {
 	sum := sha256.Sum256(head[:headSum])
 	if string(head[:8]) != recordMagic || !bytes.Equal(sum[:], head[headSum:]) ||
 		!bytes.Equal(s.last[:], head[16+sha256.Size:headName]) ||
-		n > recordMaxName || p.size > recordMaxSize || p.off+padded(p.size) > s.device.size {
+		n > recordMaxName || p.size > recordMaxSize || p.off+padded(p.size) > s.size {
 		return "", p, false
 	}
 	copy(p.sum[:], head[16:])
@@ -111,7 +117,7 @@ func (s *recordStore) sync(string) error {
 
 func (s *recordStore) put(c cached) error {
 	p := place{off: s.end + blockSize, size: len(c.data), sum: sha256.Sum256(c.data)}
-	if p.off+padded(p.size) > s.device.size {
+	if p.off+padded(p.size) > s.size {
 		return errors.New("the device is full")
 	}
 	record := make([]byte, blockSize+padded(p.size))
@@ -148,9 +154,10 @@ func (s *recordStore) read(name string) ([]byte, error) {
 
 func (s *recordStore) close() error {
 	if err := s.sync(""); err != nil {
-		return errors.Join(err, s.device.conn.Close())
+		s.device.abandon()
+		return err
 	}
 	return s.device.close()
 }
 
-func (s *recordStore) abandon() { s.device.conn.Close() }
+func (s *recordStore) abandon() { s.device.abandon() }

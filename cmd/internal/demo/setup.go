@@ -104,6 +104,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		}
 	}
 	d.say("Everything stands in %s: configuration, key, disks, sockets.", d.dir)
+	d.say("hastctl is called with -c hast.toml from there, which is left out below.")
 	d.say("Replication goes over %s and %s, port %d.", addresses[0], addresses[1], d.port)
 	return nil
 }

@@ -119,7 +119,23 @@ func (s *ext4Store) close() error {
 
 // abandon takes the mount out of sight at once; the kernel lets go of it when it
 // can.
-func (s *ext4Store) abandon() { _ = unix.Unmount(s.dir, unix.MNT_DETACH) }
+func (s *ext4Store) abandon() {
+	_ = within(mountLimit, func() error { return unix.Unmount(s.dir, unix.MNT_DETACH) })
+}
+
+// unless carries out f, which may hang as long as a device does, but does not wait
+// for it once ctx is done. f is waited for after the daemons have been killed:
+// then everything on their devices ends.
+func (d *demo) unless(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	d.left.Go(func() { done <- f() })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
 
 // errStuck is told of what did not come back from the kernel.
 var errStuck = errors.New("it does not come back from the kernel")

@@ -27,6 +27,9 @@ func (d *demo) story(ctx context.Context) error {
 			return err
 		}
 	}
+	if d.Sabotage != "" {
+		return exit.New(exit.Internal, "the demonstration is not worth its name: mend it", "the sabotage %s was not found", d.Sabotage)
+	}
 	d.clear()
 	fmt.Fprintf(d.out, "\nNothing that was acknowledged is lost, and both replicas are equal (%.0f seconds).\n", time.Since(d.began).Seconds())
 	return nil
@@ -89,7 +92,7 @@ func (d *demo) promote(ctx context.Context, n *node) error {
 func (n *node) open(ctx context.Context) (err error) {
 	if n.d.Provider == NBD {
 		var s *recordStore
-		if s, err = openRecords(ctx, n.device()); err == nil {
+		if s, err = openSocket(ctx, n.device()); err == nil {
 			n.store = s
 		}
 	} else {
@@ -102,6 +105,14 @@ func (n *node) open(ctx context.Context) (err error) {
 		return exit.New(exit.IO, "look at its log and at dmesg", "open the device of %s: %w", n.name, err)
 	}
 	return nil
+}
+
+func openSocket(ctx context.Context, socket string) (*recordStore, error) {
+	c, err := dialNBD(ctx, socket, resource)
+	if err != nil {
+		return nil, err
+	}
+	return openRecords(c, c.size)
 }
 
 // shut closes it again.
@@ -182,10 +193,13 @@ func (d *demo) put(ctx context.Context, n *node, f file) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	err := n.store.write(f.name, f.data)
-	if err == nil {
-		err = n.store.sync(f.name)
-	}
+	store := n.store
+	err := d.unless(ctx, func() error {
+		if err := store.write(f.name, f.data); err != nil {
+			return err
+		}
+		return store.sync(f.name)
+	})
 	if err != nil {
 		return exit.New(exit.IO, "look at its log and at dmesg", "write %s on %s: %w", f.name, n.name, err)
 	}

@@ -56,7 +56,7 @@ func (t *teller) progress(share float64, format string, args ...any) {
 		return
 	}
 	t.bar, t.drawn = true, now
-	text := fmt.Sprintf(format, args...)
+	text := clip(fmt.Sprintf(format, args...))
 	if share < 0 {
 		// A mark that runs to and fro says only that something is waited for.
 		at := int(now.Sub(t.began)/redrawEvery) % (2*barWidth - 2)
@@ -68,6 +68,18 @@ func (t *teller) progress(share float64, format string, args ...any) {
 	}
 	full := int(min(share, 1) * barWidth)
 	fmt.Fprintf(t.out, "\r\x1b[K   [%s%s] %3d%% %s", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), int(min(share, 1)*100), text)
+}
+
+// textWidth is what stands beside a bar: it must not wrap on a narrow terminal.
+const textWidth = 38
+
+// clip keeps the end, which tells files apart.
+func clip(s string) string {
+	r := []rune(s)
+	if len(r) > textWidth {
+		return "…" + string(r[len(r)-textWidth+1:])
+	}
+	return s
 }
 
 // clear takes the bar away.
