@@ -327,6 +327,7 @@ func (n *node) oracleMarks(old, sb *metadata.Superblock) {
 	}
 	if set.Has(metadata.Forced) {
 		j.forced = true
+		n.oracleForced(old)
 	}
 }
 

@@ -30,6 +30,16 @@ func (n *node) oraclePromotion(e *replicate.Effect) {
 	n.startTerm()
 }
 
+// oracleForced: the mark of a force replaces others only if somebody ordered it.
+func (n *node) oracleForced(old *metadata.Superblock) {
+	for _, o := range n.commands {
+		if o.kind == replicate.CmdRole && o.role == metadata.Primary && o.force {
+			return
+		}
+	}
+	n.w.violate("promote", "%s: its superblock says forced instead of %s, although nobody ordered a promotion by force", n.name, old.Marks)
+}
+
 // lostMeanwhile says whether the peer was still connected when the order to promote
 // came: nothing can keep it from going away afterwards, and the primary suspends.
 func (n *node) lostMeanwhile() bool {
