@@ -76,12 +76,12 @@ func (m *Machine) roundFlushed(ev *Event) {
 	if !r.running || ev.Op != r.op {
 		return
 	}
-	r.local = false
 	if ev.Err != OK {
 		m.counters.ErrLocal[2]++
-		m.diskFailed("a flush failed")
+		m.diskFailed("a flush failed") // which begins the round again without the disk
 		return
 	}
+	r.local = false
 	m.advanceRound()
 }
 

@@ -26,6 +26,7 @@ func (m *Machine) diskFailed(text string) {
 
 func (m *Machine) primaryDiskFailed() {
 	good := m.peerSound()
+	m.repeatRound()
 	if !good {
 		m.hangUp("the disk of " + m.cfg.Node + " failed") // nothing can be had from the peer as things are
 	}
@@ -51,7 +52,6 @@ func (m *Machine) primaryDiskFailed() {
 			m.endOp(r)
 		}
 	}
-	m.repeatRound()
 	m.badDisk = good
 	if !good {
 		m.failHeld()
