@@ -102,7 +102,8 @@ func serve(ctx context.Context, f flags, std stdio) error {
 			d.reloadOnSignal(ctx)
 			tell(log, ready(d))
 		case <-ctx.Done():
-			stop() // a second signal ends the process at once
+			// Further signals change nothing: the stop is bounded, and cut short it
+			// would leave devices behind.
 			tell(log, stopping())
 			return d.stop()
 		}

@@ -126,7 +126,7 @@ func (m *unitMaker) runnerOptions(r *conf.Resource) (runner.Options, error) {
 			Cluster: m.conf.Cluster.Name, Resource: r.Name, Node: m.node.Name, Peer: peer.Name,
 			Key: m.key, Insecure: m.key == nil,
 			Checksum: string(r.Checksum), Compression: string(r.Compression),
-			Timeout: r.Timeout, Build: build.Read().String(), Logger: m.log.With("resource", r.Name),
+			Timeout: r.Timeout, Build: build.Read().String(), Logger: m.log,
 		},
 		Paths:  paths(m.conf, m.node, peer),
 		Shared: m.conf.SharedHashOf(r.Name),

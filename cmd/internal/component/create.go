@@ -235,9 +235,7 @@ func (c *creation) inspectMetadata(o *opened) error {
 	return exit.New(exit.Refused, hint, "%s: %s already holds %s", &c.Place, o.meta.Path(), old)
 }
 
-// write puts the new metadata down in an order that leaves no mixture of old and
-// new that could be taken for a replica: the old superblocks go first, the new
-// ones come last.
+// write makes a replica of the component.
 func (c *creation) write(o *opened) error {
 	sb := metadata.Superblock{
 		Resource:   c.Resource,
@@ -252,19 +250,7 @@ func (c *creation) write(o *opened) error {
 	if err != nil {
 		return exit.New(exit.CantCreate, "correct extent-size and keepdirty in the configuration, or give the resource another component", "%s: %w", &c.Place, err)
 	}
-	var supers, others []metadata.Write
-	for _, w := range writes {
-		if w.Offset == o.layout.Super[0] || w.Offset == o.layout.Super[1] {
-			supers = append(supers, w)
-		} else {
-			others = append(others, w)
-		}
-	}
-	var wipe []metadata.Write
-	for _, w := range supers {
-		wipe = append(wipe, metadata.Write{Offset: w.Offset, Data: make([]byte, len(w.Data))})
-	}
-	for _, step := range [][]metadata.Write{wipe, others, supers} {
+	for _, step := range steps(o.layout, writes) {
 		for _, w := range step {
 			if err := o.meta.WriteAt(w.Data, w.Offset); err != nil {
 				return c.ioError("write metadata to", o.meta.Path(), err)
@@ -280,6 +266,23 @@ func (c *creation) write(o *opened) error {
 	}
 	c.say("created on %s: %s (%d bytes) of data, sectors of %d bytes, %s", c.Local, human.Bytes(o.layout.DataSize), o.layout.DataSize, sb.SectorSize, kind)
 	return nil
+}
+
+// steps puts the writes in an order that never leaves a mixture of old and new
+// that could be taken for a replica (an old superblock over a new, empty map would
+// be one): the old superblocks go first, the new ones come last, with a flush
+// between.
+func steps(l metadata.Layout, writes []metadata.Write) [3][]metadata.Write {
+	var wipe, others, supers []metadata.Write
+	for _, w := range writes {
+		if w.Offset != l.Super[0] && w.Offset != l.Super[1] {
+			others = append(others, w)
+			continue
+		}
+		wipe = append(wipe, metadata.Write{Offset: w.Offset, Data: make([]byte, len(w.Data))})
+		supers = append(supers, w)
+	}
+	return [3][]metadata.Write{wipe, others, supers}
 }
 
 func roundUp(n int64) int64 {
