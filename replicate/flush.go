@@ -64,6 +64,7 @@ func (m *Machine) startRound() {
 		m.emit(Effect{Kind: EffDisk, Disk: DiskFlush, Op: r.op})
 	}
 	if r.backed {
+		m.peerOnly, m.peerOnlyOld = false, m.peerOnly || m.peerOnlyOld
 		r.peer = true
 		m.seq++
 		r.seq = m.seq
@@ -119,7 +120,7 @@ func (m *Machine) advanceRound() {
 		}
 	}
 	if r.backed {
-		m.peerOnly = false
+		m.peerOnlyOld = false
 		m.roundsDone = r.number
 	}
 	m.roundsEnded = r.number

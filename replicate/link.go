@@ -63,10 +63,10 @@ func (m *Machine) lead() {
 	m.resumed, m.failing = false, false
 	m.seq = 0
 	if m.sound() {
-		m.peerOnly = false
+		m.peerOnly, m.peerOnlyOld = false, false
 	}
-	if m.peerOnly && m.peer.Instance != m.peerInstance {
-		m.peerOnly, m.lossy = false, true
+	if (m.peerOnly || m.peerOnlyOld) && m.peer.Instance != m.peerInstance {
+		m.peerOnly, m.peerOnlyOld, m.lossy = false, false, true
 		m.report(Report{Kind: ReportDataLoss, Reason: m.cfg.Peer + " lost writes that it had acknowledged and not flushed, and this node has no copy of them: the next flush fails"})
 	}
 	m.peerInstance = m.peer.Instance

@@ -81,7 +81,8 @@ type Machine struct {
 	raiseAt      uint64         // the commit that makes the raise durable
 	markAt       uint64         // the commit that makes crashed-primary durable
 	unbacked     bool           // the peer may hold unflushed what was acknowledged
-	peerOnly     bool           // … and this replica does not have it
+	peerOnly     bool           // … and this replica is no good copy of it
+	peerOnlyOld  bool           // … but a flush under way covers it
 	peerInstance metadata.ID
 	lossy        bool // what only the peer had is gone: the next flush must fail
 	resumed      bool // the operator ended the suspension by going on alone

@@ -298,7 +298,8 @@ func (m *Machine) performPromotion() {
 			m.report(Report{Kind: ReportForced, Reason: "promoted by force although its data may be old or incomplete"})
 		}
 		m.opened, m.alone, m.agreed = false, false, metadata.Epoch{}
-		m.badDisk, m.marked, m.peerOnly, m.lossy = false, false, false, false
+		m.badDisk, m.marked, m.lossy = false, false, false
+		m.peerOnly, m.peerOnlyOld = false, false
 		m.resumed, m.failing = false, false
 		if up {
 			m.agreed = m.st.Super().Epoch // the peer was there, and not primary

@@ -436,7 +436,7 @@ func (m *Machine) syncDone() {
 	if s.direction == toPeer {
 		m.peerDisk = "uptodate"
 	} else {
-		m.peerOnly = false // this node has a copy of everything now
+		m.peerOnly, m.peerOnlyOld = false, false // this node has a copy of everything now
 	}
 	m.peer.Marks &^= metadata.Inconsistent | metadata.Outdated | metadata.Raised | metadata.Forced
 	m.unbacked, m.alone = false, false
