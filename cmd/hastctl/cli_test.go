@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -454,5 +455,40 @@ func TestComponentOfADaemonIsBusy(t *testing.T) {
 		if code != 75 || !strings.Contains(errs, "is in use by hastd (pid ") || !strings.Contains(errs, "hint: hastd holds it") {
 			t.Errorf("%s: status %d\n%s", cmd, code, errs)
 		}
+	}
+}
+
+// What a killed daemon leaves of a FUSE provider, its next start removes.
+func TestStartCleansUpAfterAKilledDaemon(t *testing.T) {
+	needRoot(t)
+	c := newCluster(t, "data", t.TempDir()+"/disk")
+	text, err := os.ReadFile(c.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fuse := strings.Replace(string(text), `provider = "nbd-server"`, `provider = "fuse"`, 1)
+	if err := os.WriteFile(c.file, []byte(strings.Replace(fuse, "data.nbd", "device", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.must("create", "data", "--size", "16MiB")
+	killed := exec.Command(hastdBinary(t), "-c", c.file, "--node", "alpha")
+	ready := listenNotify(t, c.path("notify-killed"))
+	killed.Env = append(os.Environ(), "NOTIFY_SOCKET="+c.path("notify-killed"))
+	if err := killed.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-ready
+	c.must("role", "primary", "data", "--force")
+	if loops := tool(t, "losetup", "--list", "--noheadings"); !strings.Contains(loops, c.dir) {
+		t.Errorf("no loop device for the provider:\n%s", loops)
+	}
+	killed.Process.Kill()
+	killed.Wait()
+	c.start()
+	if loops := tool(t, "losetup", "--list", "--noheadings"); strings.Contains(loops, c.dir) {
+		t.Errorf("the loop device of the killed daemon is still there:\n%s", loops)
+	}
+	if _, err := os.Lstat(c.path("device")); !os.IsNotExist(err) {
+		t.Errorf("the link to the dead device is still there: %v", err)
 	}
 }

@@ -24,7 +24,11 @@ func TestMain(m *testing.M) {
 		hold(path)
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if built.path != "" {
+		os.RemoveAll(filepath.Dir(built.path))
+	}
+	os.Exit(code)
 }
 
 func hold(path string) {

@@ -21,6 +21,7 @@ import (
 	"hastd/cmd/internal/metrics"
 	"hastd/conf"
 	"hastd/replicate"
+	"hastd/replicate/runner"
 	"hastd/transport"
 )
 
@@ -104,7 +105,7 @@ func (d *daemon) prepare() error {
 		d.control.Close()
 		return &exit.Error{Code: exit.CantCreate, Text: fmt.Sprintf("state directory: %v", err), Hint: "run hastd as root, or choose another path for state", Err: err}
 	}
-	did, err := fuse.Cleanup(d.runDir())
+	did, err := fuse.Cleanup(runner.FUSEDir(d.runDir()))
 	for _, s := range did {
 		d.log.Info("left by a daemon that was killed: " + s)
 	}
