@@ -15,6 +15,10 @@ import (
 func (d *demo) takeOver(ctx context.Context) error {
 	d.chapter("bravo takes over")
 	began := time.Now()
+	err := d.bravo().await(ctx, commandLimit, "bravo to notice", func(r api.Resource) bool { return r.Connection != "connected" })
+	if err != nil {
+		return err
+	}
 	if err := d.promote(ctx, d.bravo()); err != nil {
 		return err
 	}

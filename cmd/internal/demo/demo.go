@@ -110,8 +110,8 @@ func (o *Options) check() error {
 	switch {
 	case o.Size < MinSize || o.Size > MaxSize:
 		return exit.New(exit.Usage, "write for example --size 256MiB", "a size of %d bytes is not between 64 MiB and 16 GiB", o.Size)
-	case o.Size%blockSize != 0:
-		return exit.New(exit.Usage, "write for example --size 256MiB", "a size of %d bytes is no multiple of %d", o.Size, blockSize)
+	case o.Size%(1<<20) != 0:
+		return exit.New(exit.Usage, "write for example --size 256MiB", "a size of %d bytes is no multiple of 1 MiB", o.Size)
 	case o.Provider != Auto && o.Provider != FUSE && o.Provider != NBD:
 		return exit.New(exit.Usage, "write auto, fuse or nbd-server", "the demonstration knows no provider %q", o.Provider)
 	case o.Sabotage != "" && o.Sabotage != Flip && o.Sabotage != EarlyAck:

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -64,7 +65,10 @@ func (n *node) quiet(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, n.d.Hastctl, argv...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C ends it through ctx
+	done := make(chan error, 1)
+	go func() { done <- cmd.Run() }()
+	err := n.d.spin(done, "hastctl "+strings.Join(args, " "))
 	if err == nil {
 		return out.String(), nil
 	}
@@ -89,6 +93,7 @@ func (n *node) start(ctx context.Context) error {
 	cmd := exec.Command(n.d.Hastd, "-c", n.d.path("hast.toml"), "--node", n.name)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = n.dir
+	cmd.Env = ownEnv()
 	// Out of reach of the terminal's Ctrl-C, which is for the demonstration; and
 	// gone with it, should it be killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -102,6 +107,15 @@ func (n *node) start(ctx context.Context) error {
 		close(ended)
 	}()
 	return n.await(ctx, startLimit, "hastd on "+n.name+" to start", func(api.Resource) bool { return true })
+}
+
+// ownEnv is the environment without what a service manager told hastctl: it is
+// not meant for the daemons of a demonstration.
+func ownEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(s string) bool {
+		name, _, _ := strings.Cut(s, "=")
+		return slices.Contains([]string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"}, name)
+	})
 }
 
 // kill ends the daemon as a power switch would; the process is gone afterwards.

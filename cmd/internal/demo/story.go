@@ -85,7 +85,17 @@ func (d *demo) promote(ctx context.Context, n *node) error {
 	if _, err := n.hastctl(ctx, "role", "primary", resource); err != nil {
 		return err
 	}
-	return n.await(ctx, commandLimit, "the device of "+n.name, func(r api.Resource) bool { return r.Provider != nil })
+	var size int64
+	err := n.await(ctx, commandLimit, "the device of "+n.name, func(r api.Resource) bool {
+		if r.Provider != nil {
+			size = r.Provider.Size
+		}
+		return r.Provider != nil
+	})
+	if err == nil && size != d.Size {
+		err = exit.New(exit.IO, "look at its log", "the device of %s has %d bytes, not the %d asked for", n.name, size, d.Size)
+	}
+	return err
 }
 
 // open opens the store on the device of a primary.

@@ -82,6 +82,21 @@ func clip(s string) string {
 	return s
 }
 
+// spin shows that something is waited for until it is done.
+func (t *teller) spin(done <-chan error, what string) error {
+	tick := time.NewTicker(redrawEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			t.clear()
+			return err
+		case <-tick.C:
+			t.progress(-1, "%s", what)
+		}
+	}
+}
+
 // clear takes the bar away.
 func (t *teller) clear() {
 	if t.bar {
