@@ -108,7 +108,7 @@ func (m *Machine) advanceRound() {
 		}
 		return
 	}
-	if !r.backed && m.unbacked && !m.mayAnswerAlone() {
+	if !r.backed && m.unbacked && len(r.askers) > 0 && !m.mayAnswerAlone() {
 		return
 	}
 	if r.backed && m.disk == diskOpen {
@@ -123,7 +123,6 @@ func (m *Machine) advanceRound() {
 		m.peerOnlyOld = false
 		m.roundsDone = r.number
 	}
-	m.roundsEnded = r.number
 	m.answerFlushes(OK)
 	r.running = false
 	m.retry = true

@@ -325,6 +325,10 @@ func (m *Machine) onMessage(ev *Event) {
 		m.peerDiskFailed()
 	case msg.Kind == MsgRole:
 		m.onRole(msg)
+	case msg.Kind == MsgProbe:
+		m.send(Msg{Kind: MsgAlive})
+	case msg.Kind == MsgAlive:
+		m.heard = true
 	case m.role == metadata.Primary:
 		m.toPrimary(msg)
 	case m.peer.Role == metadata.Primary:

@@ -70,6 +70,7 @@ type Machine struct {
 	verdict     Verdict
 	begin       Begin
 	downSince   Instant // since when the peer has been out of reach
+	heard       bool    // an answer to a probe
 	peerAnswers bool    // it refused the last attempt, so it is alive
 	peerDisk    string
 
@@ -96,7 +97,6 @@ type Machine struct {
 	round        round
 	rounds       uint64 // flushes begun
 	roundsDone   uint64 // the newest of both replicas that ended well
-	roundsEnded  uint64 // the newest that ended well
 	flushQueue   []*req
 	scratch      []*req
 

@@ -50,6 +50,8 @@ const (
 	MsgRole        // *RoleChange: the sender's role changed
 	MsgRenegotiate // *Renegotiate: begin the agreement anew on this session
 	MsgDiskFailed  // the sender's disk failed: last message of the session
+	MsgProbe       // are you there? Before a promotion believes a primary to be dead
+	MsgAlive       // the answer
 )
 
 // Msg is one message. Kind says which fields are meant. Conn is the number of the

@@ -19,7 +19,8 @@ type stage uint8
 
 const (
 	running  stage = iota // something was asked for and will answer
-	probing               // for word of the peer, at most until until
+	probing               // for a connection, at most until until
+	asking                // for an answer of a peer that is connected
 	settling              // for an agreement under way to end
 	draining              // for application requests and sync to end
 	quiet                 // for what the peer had asked of this node to end
@@ -102,8 +103,10 @@ func (m *Machine) reached(j *job) bool {
 	case probing:
 		return m.phase == linked || m.now >= j.until || m.phase == lingering || m.disk != diskOpen ||
 			m.phase == unlinked && (!m.wanted || m.now-m.downSince >= ProbeTime)
+	case asking:
+		return m.phase != linked || m.heard || m.now >= j.until
 	case settling:
-		return m.phase != greeting && m.phase != agreeing
+		return m.phase != greeting && m.phase != agreeing || j.until != 0 && m.now >= j.until
 	case draining:
 		return m.idle()
 	case quiet:
@@ -204,14 +207,31 @@ func (m *Machine) promote() {
 		m.done(&Refusal{RefusedPolicy, "promotion refused: quorum is \"majority\" and this node holds no lease", "let vipd decide, or see hastctl cluster status"})
 		return
 	}
-	if m.wanted && m.phase == unlinked {
+	switch {
+	case m.phase == linked && m.peer.Role == metadata.Primary:
+		// It may have died without a word, or stepped down a moment ago.
+		m.heard = false
+		m.send(Msg{Kind: MsgProbe})
+		m.wait(asking, m.now+ProbeTime, func() {
+			if m.phase == linked && !m.heard {
+				m.hangUp(fmt.Sprintf("%s gave no sign of life for %v s", m.cfg.Peer, int64(ProbeTime/Second)))
+			}
+			m.decidePromotion()
+		})
+		return
+	case m.wanted && m.phase == unlinked:
 		m.emit(Effect{Kind: EffConnect, Now: true})
 		if m.peerAnswers {
 			m.downSince = m.now
 		}
 	}
-	m.wait(probing, m.now+AgreementTimeout+ProbeTime, func() {
-		m.wait(settling, 0, m.decidePromotion)
+	m.wait(probing, m.now+ProbeTime, func() {
+		m.wait(settling, m.now+ProbeTime, func() {
+			if m.phase == greeting || m.phase == agreeing {
+				m.hangUp("the agreement takes too long for a promotion")
+			}
+			m.decidePromotion()
+		})
 	})
 }
 
@@ -381,7 +401,7 @@ func (m *Machine) stepDown(to metadata.Role, then func()) {
 		m.round.wanted = true
 		number := m.rounds + 1
 		m.wait(draining, 0, func() {
-			clean(m.disk == diskOpen && m.roundsEnded >= number)
+			clean(m.roundsDone >= number) // both flushed; alone, the mark still tells what only this node has
 		})
 		m.startRound()
 	})

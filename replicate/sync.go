@@ -57,7 +57,7 @@ type syncState struct {
 	failed    bool
 	rests     Instant // until then, after a failure
 	steered   Instant
-	budget    int64 // bytes that may be read now under max-rate
+	budget    int64 // bytes that may be moved now under max-rate
 	rate      int64 // bytes a second, smoothed
 	rateAt    Instant
 	rateDone  int64
@@ -80,7 +80,7 @@ const retrySync = 10 * Second
 
 // beginSync starts a sync if the agreement left anything to copy or to settle.
 func (m *Machine) beginSync() {
-	m.sync = syncState{copied: m.sync.copied[:0], window: MaxSyncOps / 4}
+	m.sync = syncState{copied: m.sync.copied[:0], window: MaxSyncOps / 4, budget: m.cfg.MaxRate / 10}
 	if m.disk != diskOpen || m.peer.Diskless {
 		return
 	}
@@ -118,7 +118,7 @@ func (m *Machine) pumpSync() {
 				s.cursor = 0
 				continue
 			}
-			if !m.allow(int64(bits.OnesCount64(d.Word(w))) * metadata.BlockSize) {
+			if m.cfg.MaxRate > 0 && s.budget <= 0 {
 				break
 			}
 			s.cursor = w + 1
@@ -145,16 +145,11 @@ func (m *Machine) pumpSync() {
 	}
 }
 
-// allow spends the bytes that max-rate permits.
-func (m *Machine) allow(n int64) bool {
-	if m.cfg.MaxRate <= 0 {
-		return true
-	}
-	if m.sync.budget <= 0 {
-		return false
-	}
+// spend counts what a sync moved; equal and zero blocks cost nothing.
+func (m *Machine) spend(blocks uint64) {
+	n := int64(bits.OnesCount64(blocks)) * metadata.BlockSize
+	m.counters.SyncSent += uint64(n)
 	m.sync.budget -= n
-	return true
 }
 
 // steerSync adapts the sync to the application's latency and to max-rate.
@@ -245,7 +240,7 @@ func (m *Machine) onSyncNeed(msg *Msg) {
 		m.synced(r, r.mask)
 		return
 	}
-	m.counters.SyncSent += uint64(bits.OnesCount64(msg.Mask&^r.zeroes)) * metadata.BlockSize
+	m.spend(msg.Mask &^ r.zeroes)
 	m.ask(r, Msg{Kind: MsgSyncData, Off: r.off, Mask: msg.Mask, Zeroes: r.zeroes & msg.Mask, Buf: r.data})
 }
 
@@ -262,7 +257,7 @@ func (m *Machine) onSyncBlocks(msg *Msg) {
 		m.synced(r, r.mask)
 		return
 	}
-	m.counters.SyncSent += uint64(bits.OnesCount64(msg.Mask&^msg.Zeroes)) * metadata.BlockSize
+	m.spend(msg.Mask &^ msg.Zeroes)
 	r.buf = msg.Buf
 	if r.buf == 0 {
 		r.buf = r.data // all zeroes: the memory is not looked at

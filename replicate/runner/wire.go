@@ -46,6 +46,7 @@ var bodies = [...]bodyKind{
 	replicate.MsgSyncEnded: bodyControl, replicate.MsgSyncClear: bodyNone,
 	replicate.MsgTakeOver: bodyControl, replicate.MsgTookOver: bodyControl, replicate.MsgRole: bodyControl,
 	replicate.MsgRenegotiate: bodyControl, replicate.MsgDiskFailed: bodyNone,
+	replicate.MsgProbe: bodyNone, replicate.MsgAlive: bodyNone,
 }
 
 // frameOf is a message's head. Aux carries Zeroes.
@@ -91,7 +92,7 @@ func checkFrame(f *transport.Frame, n int, size int64) error {
 		switch {
 		case f.Off < 0 || f.Off%replicate.WindowSize != 0:
 			return malformed(f, "not a window")
-		case f.Mask == 0 || f.Aux&^f.Mask != 0:
+		case f.Mask == 0 && kind != replicate.MsgSyncBlocks || f.Aux&^f.Mask != 0: // nothing may differ
 			return malformed(f, "impossible mask")
 		case f.Off > size || int64(bits.Len64(f.Mask))*metadata.BlockSize > size-f.Off:
 			return malformed(f, "beyond the device")
@@ -102,6 +103,9 @@ func checkFrame(f *transport.Frame, n int, size int64) error {
 	case bodyData:
 		want = int(f.Len)
 	case bodyHashes:
+		if n == 0 && kind == replicate.MsgSyncPull {
+			return nil // the asker could not read its own blocks: it takes them all
+		}
 		want = hashSize * bits.OnesCount64(f.Mask)
 	case bodyBlocks:
 		want = metadata.BlockSize * bits.OnesCount64(f.Mask&^f.Aux)

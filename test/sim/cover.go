@@ -156,7 +156,7 @@ var (
 	diskNames   = [...]string{1: "read", "write", "zero", "flush", "read-hash", "compare", "write-masked"}
 	msgNames    = [...]string{1: "write", "zero", "flush", "read", "clean", "received", "wrote", "flushed", "data", "failed",
 		"sync-hash", "sync-need", "sync-data", "sync-pull", "sync-blocks", "facts", "begin", "map", "ready", "flow", "sync-end", "sync-ended", "sync-clear",
-		"take-over", "took-over", "role", "renegotiate", "disk-failed"}
+		"take-over", "took-over", "role", "renegotiate", "disk-failed", "probe", "alive"}
 	reportNames = [...]string{1: "role", "connected", "disconnected", "refused", "split-brain", "sync-start", "sync-done", "sync-stopped", "status", "disk",
 		"peer-disk", "suspended", "resumed", "repaired", "data-loss", "forced", "warning", "verdict"}
 	commandNames = [...]string{1: "role", "connect", "disconnect", "resume", "recover", "shutdown", "replace-config"}
