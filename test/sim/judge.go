@@ -204,6 +204,7 @@ func (w *World) oracleSent(s *session, n *node, m *replicate.Msg) {
 	case replicate.MsgFlow:
 		s.flow[n.id] = true
 		w.flowSent(n)
+		s.term = n.judge.last
 	case replicate.MsgRenegotiate, replicate.MsgFacts:
 		s.flow[n.id] = false
 	case replicate.MsgSyncEnd, replicate.MsgSyncEnded:
@@ -222,7 +223,7 @@ func (w *World) oracleDelivered(s *session, n *node, m *replicate.Msg, it *strea
 	switch m.Kind {
 	case replicate.MsgFlow:
 		s.flow[n.id] = true
-		w.flowBegins(n)
+		w.flowBegins(n, s.term)
 	case replicate.MsgRenegotiate:
 		s.flow[n.id] = false
 	case replicate.MsgWrite:
@@ -252,13 +253,13 @@ func (w *World) flowSent(p *node) {
 		clear(p.judge.view)
 		p.judge.from, p.judge.cut = t, never
 	}
-	if t := p.judge.term; t != 0 && s.judge.from != t && !w.based(t, s) && !p.sound() && s.consistent() {
+	if t := p.judge.last; t != 0 && s.judge.from != t && !w.based(t, s) && !p.sound() && s.consistent() {
 		w.rebase(p, s)
 	}
 }
 
 // flowBegins: the secondary s was told that data flows.
-func (w *World) flowBegins(s *node) {
+func (w *World) flowBegins(s *node, term int32) {
 	p := w.peerOf(s)
 	p.judge.primaryOnce, s.judge.primaryOnce = true, false
 	p.judge.forced, s.judge.forced = false, false
@@ -266,8 +267,8 @@ func (w *World) flowBegins(s *node) {
 		// Neither has anything to be copied that would make it inconsistent.
 		w.join(p, s)
 	}
-	if s.consistent() && p.judge.last != 0 {
-		s.judge.from, s.judge.cut = p.judge.last, never
+	if s.consistent() && term != 0 {
+		s.judge.from, s.judge.cut = term, never
 	}
 }
 
@@ -280,11 +281,14 @@ func (w *World) based(t int32, s *node) bool {
 // rebase: a primary that went on with nothing of its own becomes a target: from
 // here on it shows what its peer has. What it has under way goes on top of that.
 func (w *World) rebase(p, s *node) {
-	l, old := &w.ledger, p.judge.term
+	l, old := &w.ledger, p.judge.last
 	w.tick++
 	l.terms = append(l.terms, term{node: uint8(p.id), parent: s.judge.from, cut: min(s.judge.cut, w.tick), start: w.tick})
 	t := int32(len(l.terms) - 1)
-	p.judge.term, p.judge.last = t, t
+	p.judge.last = t
+	if p.judge.term != 0 {
+		p.judge.term = t
+	}
 	for i := len(l.reqs) - 1; i > 0; i-- {
 		r := &l.reqs[i]
 		if r.term == old && !r.done && int(r.node) == p.id {
@@ -294,6 +298,15 @@ func (w *World) rebase(p, s *node) {
 			}
 		}
 	}
+	kept := 0
+	for _, id := range p.judge.pending {
+		if l.writes[id].term == t {
+			p.judge.pending[kept] = id
+			kept++
+		}
+	}
+	p.judge.gone += len(p.judge.pending) - kept
+	p.judge.pending = p.judge.pending[:kept]
 	copy(p.judge.view, s.judge.floor)
 	clear(p.judge.seenAt)
 	p.judge.seen = p.judge.seen[:0]

@@ -24,6 +24,7 @@ type session struct {
 	side [2]side
 	out  [2]stream // out[i]: what node i sent
 	flow [2]bool   // node i sent or was given MsgFlow
+	term int32     // whose writes flow
 }
 
 type sideState uint8
@@ -160,7 +161,7 @@ func (l *link) establish(n, p *node) {
 	}
 	l.nextID++
 	s.id = replicate.SessionID(l.nextID)
-	s.flow = [2]bool{}
+	s.flow, s.term = [2]bool{}, 0
 	for i := range 2 {
 		s.out[i].reset()
 		s.side[i] = side{state: sideComing, life: w.nodes[i].life}

@@ -107,7 +107,7 @@ func (n *node) checkRaised(wr int32) {
 	if peer {
 		n.w.peerOf(n).checkSectors("when it was declared durable", int(w.sec), int(w.n))
 	}
-	if !own && !peer {
+	if !own && !peer && n.w.peerOf(n).judge.sb.Resuid == n.judge.sb.Resuid {
 		n.w.violate("durable", "%s: write %d was declared durable, but no replica counts as consistent", n.name, wr)
 	}
 }
