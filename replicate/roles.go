@@ -216,7 +216,7 @@ func (m *Machine) promote() {
 			if m.phase == linked && !m.heard {
 				m.hangUp(fmt.Sprintf("%s gave no sign of life for %v s", m.cfg.Peer, int64(ProbeTime/Second)))
 			}
-			m.decidePromotion()
+			m.settleThenPromote()
 		})
 		return
 	case m.wanted && m.phase == unlinked:
@@ -225,13 +225,16 @@ func (m *Machine) promote() {
 			m.downSince = m.now
 		}
 	}
-	m.wait(probing, m.now+ProbeTime, func() {
-		m.wait(settling, m.now+ProbeTime, func() {
-			if m.phase == greeting || m.phase == agreeing {
-				m.hangUp("the agreement takes too long for a promotion")
-			}
-			m.decidePromotion()
-		})
+	m.wait(probing, m.now+ProbeTime, m.settleThenPromote)
+}
+
+// settleThenPromote lets an agreement under way end first, but not for ever.
+func (m *Machine) settleThenPromote() {
+	m.wait(settling, m.now+ProbeTime, func() {
+		if m.phase == greeting || m.phase == agreeing {
+			m.hangUp("the agreement takes too long for a promotion")
+		}
+		m.decidePromotion()
 	})
 }
 
@@ -278,6 +281,10 @@ func (m *Machine) promotionRefusal(force bool) *Refusal {
 }
 
 func (m *Machine) performPromotion() {
+	if m.disk != diskOpen || m.phase == greeting || m.phase == agreeing {
+		m.settleThenPromote() // something happened meanwhile: decide anew
+		return
+	}
 	up := m.phase == linked
 	forced := m.marks().Has(metadata.Inconsistent|metadata.Outdated) && !(up && m.peerDisk == "uptodate")
 	if up && m.peer.Role == metadata.Primary {
