@@ -40,6 +40,8 @@ type node struct {
 	drift    int64 // parts in a million
 
 	opened      bool
+	hashTime    int64 // how long a script lets reading a window for a sync take
+	hashFree    int64
 	hadError    bool // an operation failed since the component was opened
 	ops         []op
 	freeOps     []int32
@@ -87,6 +89,7 @@ func (n *node) reset(w *World, id int) {
 	n.w, n.id, n.name = w, id, [...]string{"A", "B"}[id]
 	n.life++
 	n.state, n.m, n.mark, n.toldFailed = stopped, nil, false, false
+	n.hashTime, n.hashFree = 0, 0
 	n.mem.reset()
 	n.ids.Seed(w.rng.Uint64(), uint64(id)+1)
 	n.mailbox, n.batch, n.out = n.mailbox[:0], n.batch[:0], n.out[:0]

@@ -151,7 +151,12 @@ func (n *node) startData(e *replicate.Effect) {
 	n.hold(e.Buf, "EffDisk")
 	n.hold(e.Aux, "EffDisk")
 	n.busy++
-	o := n.startOp(opData, e, n.diskDelay())
+	d := n.diskDelay()
+	if n.hashTime > 0 && e.Disk == replicate.DiskReadHash {
+		n.hashFree = max(n.hashFree, w.now) + n.hashTime
+		d = n.hashFree - w.now
+	}
+	o := n.startOp(opData, e, d)
 	if e.Disk == replicate.DiskFlush {
 		o.upTo = n.disk.position()
 	}

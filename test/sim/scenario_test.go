@@ -86,8 +86,7 @@ func behindMidSync(s *script) {
 	s.pair()
 	s.cut()
 	s.write(s.a, many(90)...)
-	s.rate(s.a, slowSync)
-	s.rate(s.b, slowSync)
+	s.crawl()
 	s.heal()
 	s.midSync()
 }
@@ -113,7 +112,7 @@ func TestScenario06SwapMidSyncThenFlap(t *testing.T) {
 	s.verdicts = [2][]string{}
 	s.until("the flap to be noticed", func() bool { return s.b.sess == nil })
 	s.verdict("behind by rule 5, from A")
-	s.rate(s.b, 0)
+	s.fast()
 	s.complete()
 	if s.splits > 0 {
 		t.Fatal("split-brain was reported")
@@ -178,7 +177,7 @@ func parted(s *script) {
 func TestScenario09RecoveryCutMidSync(t *testing.T) {
 	s := newScript(t)
 	parted(s)
-	s.rate(s.b, slowSync)
+	s.crawl()
 	s.recover(s.a)
 	s.midSync()
 	s.cut()
@@ -250,9 +249,9 @@ func TestScenario13EqualCountersSwappedMidSync(t *testing.T) {
 	s.ask(s.a, replicate.ReqWrite, 100)
 	s.until("the write to reach A's disk", func() bool { return s.a.busy >= 1 })
 	s.kill(s.a)
-	s.rate(s.b, slowSync)
+	s.crawl()
 	s.boot(s.a)
-	s.rate(s.a, slowSync)
+	s.crawl()
 	s.connected()
 	s.promote(s.a)
 	s.midSync()
@@ -261,7 +260,7 @@ func TestScenario13EqualCountersSwappedMidSync(t *testing.T) {
 	s.promote(s.b)
 	s.flowing()
 	s.cut()
-	s.rate(s.b, 0)
+	s.fast()
 	s.heal()
 	s.verdict("behind by rule 5, from A")
 	s.complete()
@@ -327,13 +326,13 @@ func TestScenario16FlushAlone(t *testing.T) {
 // adopting: a full sync into B was cut after the adoption.
 func adopting(s *script) {
 	s.t.Helper()
-	s.rate(s.a, slowSync)
+	s.crawl()
 	s.midSync()
 	if !s.b.judge.sb.Marks.Has(metadata.Inconsistent) || s.b.judge.sb.Resuid == 0 {
 		s.t.Fatalf("B has not adopted: marks %s", s.b.judge.sb.Marks)
 	}
 	s.cut()
-	s.rate(s.a, 0)
+	s.fast()
 	s.heal()
 	s.verdict("behind by rule 5, from A")
 	s.complete()
@@ -345,7 +344,7 @@ func TestScenario17RecreatedAndCut(t *testing.T) {
 	s.write(s.a, many(60)...)
 	s.kill(s.b)
 	s.do(func() { s.w.wipe(s.b) })
-	s.rate(s.a, slowSync)
+	s.crawl()
 	s.boot(s.b)
 	adopting(s)
 }
@@ -355,7 +354,7 @@ func TestScenario18NewPairCut(t *testing.T) {
 	s.boot(s.a)
 	s.force(s.a)
 	s.write(s.a, many(60)...)
-	s.rate(s.a, slowSync)
+	s.crawl()
 	s.boot(s.b)
 	adopting(s)
 }
@@ -417,7 +416,7 @@ func TestScenario21ManyFlapsDuringOneSync(t *testing.T) {
 	s.pair()
 	s.cut()
 	s.write(s.a, many(100)...)
-	s.rate(s.a, 64<<10)
+	s.crawl()
 	for i := range 17 {
 		s.heal()
 		s.flowing()
@@ -425,7 +424,7 @@ func TestScenario21ManyFlapsDuringOneSync(t *testing.T) {
 		s.cut()
 		s.write(s.a, 40+i)
 	}
-	s.rate(s.a, 0)
+	s.fast()
 	s.heal()
 	s.verdict("behind by rule 5, from A")
 	s.complete()
@@ -481,9 +480,9 @@ func TestScenario24FlushBeforeCopied(t *testing.T) {
 	s.pair()
 	s.cut()
 	s.write(s.a, many(90)...)
-	b := s.write(s.a, 499)
+	b := s.write(s.a, 1999)
 	s.flush(s.a)
-	s.rate(s.a, 64<<10)
+	s.crawl()
 	s.heal()
 	s.flowing()
 	s.flush(s.a)
@@ -592,7 +591,7 @@ func TestScenario28OutdatedPrimaryLosesItsPeer(t *testing.T) {
 	if !s.b.judge.sb.Marks.Has(metadata.Outdated) {
 		t.Fatalf("B is not outdated: %s", s.b.judge.sb.Marks)
 	}
-	s.rate(s.b, 32<<10)
+	s.crawl()
 	s.promote(s.b)
 	s.flowing()
 	s.read(s.b, 1)
@@ -606,7 +605,7 @@ func TestScenario28OutdatedPrimaryLosesItsPeer(t *testing.T) {
 	if s.w.ledger.reqs[req].done {
 		t.Fatal("B answers a read from an outdated replica")
 	}
-	s.rate(s.b, 0)
+	s.fast()
 	s.heal()
 	s.complete()
 }
@@ -673,7 +672,7 @@ func TestScenario31ForcedWinnerRecoveryCut(t *testing.T) {
 	n := s.splits
 	s.heal()
 	s.verdict("behind by rule 5, from B")
-	s.rate(s.b, 0)
+	s.fast()
 	s.complete()
 	if s.splits != n {
 		t.Fatal("split-brain was reported again")
@@ -731,7 +730,7 @@ func TestScenario33AsyncDiskFailsWithQueue(t *testing.T) {
 func TestScenario34AsyncPrimaryIsTarget(t *testing.T) {
 	s := newScript(t, async)
 	behindMidSync(s)
-	s.rate(s.b, 64<<10)
+	s.crawl()
 	s.demote(s.a)
 	s.promote(s.b)
 	s.flowing()
@@ -744,7 +743,7 @@ func TestScenario34AsyncPrimaryIsTarget(t *testing.T) {
 	if !s.w.ledger.reqs[req].done && !s.b.status().Suspended {
 		t.Fatal("the own write is neither readable nor is the resource suspended")
 	}
-	s.rate(s.b, 0)
+	s.fast()
 	s.heal()
 	s.complete()
 	s.read(s.b, 450)
@@ -754,7 +753,7 @@ func TestScenario35InconsistentPrimaryPeerWiped(t *testing.T) {
 	s := newScript(t)
 	behindMidSync(s)
 	s.demote(s.a)
-	s.rate(s.b, 64<<10)
+	s.crawl()
 	s.promote(s.b)
 	s.flowing()
 	s.kill(s.a)

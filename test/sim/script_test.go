@@ -28,7 +28,7 @@ func newScript(t *testing.T, change ...func(*Profile)) *script {
 	w := s.w
 	w.reset(Options{Seed: 7, Trace: &s.log})
 	w.scripted = true
-	w.prof = Profile{Mode: replicate.Fullsync, Sector: 512, DataSize: 2 << 20, Think: millisecond, DiskTime: 50 * microsecond, NetTime: 50 * microsecond, Hot: 16, OperatorGap: second}
+	w.prof = Profile{Mode: replicate.Fullsync, Sector: 512, DataSize: 8 << 20, Think: millisecond, DiskTime: 50 * microsecond, NetTime: 50 * microsecond, Hot: 16, OperatorGap: second}
 	for _, f := range change {
 		f(&w.prof)
 	}
@@ -151,11 +151,11 @@ func (s *script) recover(n *node) {
 	s.must(n, replicate.Command{Kind: replicate.CmdRecover})
 }
 
-// rate caps the speed of syncs a node leads; 0 is no cap.
-func (s *script) rate(n *node, bytes int64) {
-	s.t.Helper()
-	s.must(n, replicate.Command{Kind: replicate.CmdReplaceConfig, Config: &replicate.Live{MaxRate: bytes, LatencyTarget: 20 * replicate.Millisecond}})
-}
+// crawl makes syncs crawl: reading a window for them takes slowWindow, one at a time.
+func (s *script) crawl() { s.a.hashTime, s.b.hashTime = slowWindow, slowWindow }
+
+// fast ends that for what is read from now on.
+func (s *script) fast() { s.a.hashTime, s.b.hashTime = 0, 0 }
 
 // ask issues a request without waiting for the answer.
 func (s *script) ask(n *node, kind replicate.Request, block int) int {
@@ -211,7 +211,7 @@ func (s *script) read(n *node, block int) {
 func many(n int) []int {
 	var b []int
 	for i := range n {
-		b = append(b, i*5%500)
+		b = append(b, i*23%2000)
 	}
 	return b
 }
@@ -274,9 +274,10 @@ func (s *script) pair() {
 	s.counters(0, 0, 0, 0)
 }
 
-// complete waits until both say complete and all is quiet, and compares.
+// complete lets syncs run, waits until both say complete and all is quiet, and compares.
 func (s *script) complete() {
 	s.t.Helper()
+	s.fast()
 	s.until("the pair to be complete", func() bool { return s.w.complete() && s.w.still() && s.a.inFlow() })
 	s.do(func() {
 		s.w.oracleEqual()
@@ -336,4 +337,5 @@ func (s *script) midSync() {
 	s.w.hooks.deliver = old
 }
 
-const slowSync = 1 << 20 // bytes a second
+// slowWindow is how long a window of a slow sync takes.
+const slowWindow = 500 * millisecond
