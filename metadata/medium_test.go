@@ -13,6 +13,7 @@ type medium struct {
 	bytes   []byte
 	pending []Write // copies
 	given   []Write // what Prepare returned: must not change meanwhile
+	scratch []byte  // of crash
 }
 
 const sector = 512
@@ -47,10 +48,11 @@ func (m *medium) end() bool {
 	return true
 }
 
-// crash is the medium after a loss of power now. sparse keeps few sectors, many
-// keeps nearly all: both ends matter.
+// crash is the medium after a loss of power now, good until the next call. Keeping
+// few sectors, or nearly all, matters as much as keeping half.
 func (m *medium) crash(r *rand.Rand) *medium {
-	c := &medium{layout: m.layout, base: m.base, bytes: bytes.Clone(m.bytes)}
+	m.scratch = append(m.scratch[:0], m.bytes...)
+	c := &medium{layout: m.layout, base: m.base, bytes: m.scratch}
 	keep := []int{0, 1, 5, 9, 10}[r.IntN(5)]
 	for _, w := range m.pending {
 		for s := 0; s < len(w.Data); s += sector {
@@ -63,7 +65,7 @@ func (m *medium) crash(r *rand.Rand) *medium {
 }
 
 func (m *medium) part(off, n int64) []byte {
-	return bytes.Clone(m.bytes[off-m.base : off-m.base+n])
+	return m.bytes[off-m.base : off-m.base+n]
 }
 
 func (m *medium) image() *Image {

@@ -3,6 +3,7 @@ package metadata
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 )
@@ -31,7 +32,7 @@ type storeModel struct {
 	must    map[Block]bool // may differ, and the map has to know
 	touched map[Extent]int // when each extent was acquired last
 	clock   int
-	counts  [2]uint64 // localcnt: durable, and in the commit under way
+	supers  [2]Superblock // durable, and in the commit under way
 	// loading: the commit with the log of the last use is not durable yet.
 	loading uint64
 
@@ -74,17 +75,23 @@ func (m *storeModel) evictable(e Extent) bool {
 	if m.refs[e] > 0 {
 		return false
 	}
-	for b := range m.marked {
-		if m.extentOf(b) == e {
-			return false
+	return !m.unflushed(e) && m.durableCovers(e) && m.s.Log.slots[m.s.Log.index[e]-1].journal <= m.s.durable
+}
+
+// unflushed says whether a block of an extent is marked.
+func (m *storeModel) unflushed(e Extent) bool {
+	for _, b := range blocksOf(int64(e)*m.ext, m.ext) {
+		if m.marked[b] {
+			return true
 		}
 	}
-	return m.durableCovers(e) && m.s.Log.slots[m.s.Log.index[e]-1].journal <= m.s.durable
+	return false
 }
 
 // durableCovers compares memory with what stands on the medium.
 func (m *storeModel) durableCovers(e Extent) bool {
-	for _, b := range blocksOf(int64(e)*m.ext, min(m.ext, m.size-int64(e)*m.ext)) {
+	first, n := Touched(int64(e)*m.ext, min(m.ext, m.size-int64(e)*m.ext))
+	for b := first; b < first+n; b++ {
 		if m.s.Dirty.Any(b, 1) && !m.stableBit(b) {
 			return false
 		}
@@ -160,7 +167,7 @@ func (m *storeModel) acquire() {
 	}
 	length := min((1+m.r.Int64N(64))*512, m.size-off)
 	if m.r.IntN(10) == 0 {
-		length = min(m.ext*int64(1+m.r.IntN(4)), m.size-off)
+		length = min(m.ext*int64(1+m.r.IntN(m.s.Log.Capacity()/4)), m.size-off)
 	}
 	w := &modelWrite{off: off, len: length}
 	for _, o := range m.writes {
@@ -248,7 +255,7 @@ func (m *storeModel) complete() {
 }
 
 func (m *storeModel) flushBegin() {
-	if !m.linked || m.flush != nil {
+	if !m.linked || m.flush != nil && m.r.IntN(4) > 0 { // some are begun again
 		return
 	}
 	m.act("flush begin", nil, func() {
@@ -367,7 +374,7 @@ func (m *storeModel) prepare() {
 	if ws == nil {
 		return
 	}
-	m.counts[1] = m.s.Super().Localcnt
+	m.supers[1] = *m.s.Super()
 	m.disk.begin(ws)
 }
 
@@ -380,7 +387,7 @@ func (m *storeModel) committed() {
 			m.fatalf("the writes of a commit changed while it was under way")
 		}
 		m.s.Committed()
-		m.counts[0] = m.counts[1]
+		m.supers[0] = m.supers[1]
 	})
 	if m.loading != 0 && m.s.Durable(m.loading) {
 		m.loading = 0
@@ -402,26 +409,34 @@ func (m *storeModel) crash(real bool) {
 	m.t.Helper()
 	m.crashes++
 	c := m.disk.crash(m.r)
-	s, _, err := Load(c.image())
+	s, p, err := Load(c.image())
 	if err != nil {
 		m.fatalf("load after a crash: %v", err)
+	}
+	if p.LogLost {
+		m.fatalf("a crash took both copies of the log")
 	}
 	for b := range m.must {
 		if !s.Dirty.Any(b, 1) {
 			m.fatalf("block %d (extent %d) was written and is not known to be the same on both, and a crash forgets it", b, m.extentOf(b))
 		}
 	}
-	if n := s.Super().Localcnt; n != m.counts[0] && n != m.counts[1] {
-		m.fatalf("localcnt %d after a crash, want %d or %d", n, m.counts[0], m.counts[1])
+	same := func(sb Superblock) bool {
+		sb.Sequence = s.Super().Sequence // of what did not change
+		return reflect.DeepEqual(*s.Super(), sb)
+	}
+	if !same(m.supers[0]) && !same(m.supers[1]) {
+		m.fatalf("superblock %+v after a crash, want %+v or %+v", *s.Super(), m.supers[0], m.supers[1])
 	}
 	if !real {
 		return
 	}
+	m.disk.scratch = nil // it is the medium now
 	m.s, m.disk = s, c
 	m.writes, m.flush, m.linked = nil, nil, false
 	m.refs, m.touched = map[Extent]int{}, map[Extent]int{}
 	m.marked, m.covered = map[Block]bool{}, map[Block]bool{}
-	m.counts = [2]uint64{s.Super().Localcnt, s.Super().Localcnt}
+	m.supers = [2]Superblock{*s.Super(), *s.Super()}
 	m.loading = s.Update(func(*Superblock) {})
 }
 
@@ -474,7 +489,10 @@ func (m *storeModel) run(steps int) {
 				}
 			})
 		case op < 93:
-			m.s.Update(func(sb *Superblock) { sb.Localcnt++ })
+			m.s.Update(func(sb *Superblock) {
+				sb.Localcnt++
+				sb.Lineage = sb.Lineage.Add(Generation{ID: ID(m.r.Uint64()), Node: 1})
+			})
 		case op < 95:
 			if m.linked {
 				m.lose()
@@ -510,11 +528,15 @@ func TestStoreAgainstModel(t *testing.T) {
 		if seed%2 == 1 {
 			ext, size = MinExtentSize, 8<<20
 		}
+		keepdirty := uint32(16)
+		if seed%3 == 0 { // a log of several sectors
+			ext, size, keepdirty = MinExtentSize, 64<<20, 300
+		}
 		if seed%5 == 4 {
 			size += 5 * BlockSize // the last extent is not whole
 		}
 		l := testLayout(t, size)
-		sb := Superblock{Resource: "db", SectorSize: 512, ExtentSize: uint32(ext), Keepdirty: 16}
+		sb := Superblock{Resource: "db", SectorSize: 512, ExtentSize: uint32(ext), Keepdirty: keepdirty}
 		ws, err := Create(l, sb)
 		if err != nil {
 			t.Fatal(err)
@@ -525,6 +547,7 @@ func TestStoreAgainstModel(t *testing.T) {
 		if m.s, _, err = Load(m.disk.image()); err != nil {
 			t.Fatal(err)
 		}
+		m.supers = [2]Superblock{*m.s.Super(), *m.s.Super()}
 		m.run(600)
 		crashes, evicted, spilled, denied = crashes+m.crashes, evicted+m.evicted, spilled+m.spilled, denied+m.denied
 	}
@@ -561,6 +584,13 @@ func TestStoreAcquireTakesAllOrNone(t *testing.T) {
 	s.Committed()
 	if n := s.Reclaim(99); n != 16 || s.Log.Used() != 0 {
 		t.Fatalf("%d left", n)
+	}
+	ws := s.Prepare()
+	if len(ws) != 1 {
+		t.Fatalf("%d writes after the log became empty", len(ws))
+	}
+	if _, extents, err := DecodeLog(ws[0].Data, 64); err != nil || len(extents) != 0 {
+		t.Fatalf("%v, %v", extents, err)
 	}
 }
 
@@ -632,4 +662,20 @@ func TestStoreAgreedSizeLimitsTheMaps(t *testing.T) {
 	s.PersistAll()
 	s.Prepare()
 	s.Committed()
+}
+
+// TestStoreWritesDamagedPagesAnew: the first commit after a Load mends them.
+func TestStoreWritesDamagedPagesAnew(t *testing.T) {
+	img := image(t, testLayout(t, 300<<20), Superblock{Resource: "db", SectorSize: 512, ExtentSize: 1 << 20, Keepdirty: 16})
+	img.Map[PageSize+99] ^= 1
+	s, p, err := Load(img)
+	if err != nil || p.PagesDamaged != 1 || s.Dirty.Count() != blocksPerPage {
+		t.Fatalf("%+v, %v, %d blocks are dirty", p, err, s.Dirty.Count())
+	}
+	d := newMedium(img.Layout)
+	copy(d.bytes[img.Layout.Map-d.base:], img.Map)
+	d.write(s.Prepare())
+	if m, damaged := DecodeMap(d.image().Map, 300<<20); damaged != 0 || m.Count() != blocksPerPage {
+		t.Fatalf("%d pages are damaged, %d blocks dirty", damaged, m.Count())
+	}
 }
