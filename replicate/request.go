@@ -75,6 +75,7 @@ type req struct {
 	zeroes uint64
 	seq    uint64
 	conn   uint32 // the agreement it was sent or received under
+	moved  int64 // bytes of a sync window that travelled
 	commit uint64
 	op     OpID
 	store  *metadata.Store // whose log it holds references in

@@ -123,6 +123,10 @@ func (m *Machine) idle() bool {
 
 // durably changes the superblock for the order and goes on when that is durable.
 func (m *Machine) durably(change func(sb *metadata.Superblock), next func()) {
+	if m.disk != diskOpen {
+		m.done(&Refusal{RefusedIO, "the disk failed: " + m.diskText, ""})
+		return
+	}
 	m.job.needs = true
 	m.after(m.st.Update(change), func() {
 		m.job.needs = false
@@ -219,13 +223,25 @@ func (m *Machine) promote() {
 			m.settleThenPromote()
 		})
 		return
-	case m.wanted && m.phase == unlinked:
-		m.emit(Effect{Kind: EffConnect, Now: true})
-		if m.peerAnswers {
-			m.downSince = m.now
+	case m.wanted && m.phase != linked:
+		if m.peerAnswers || m.word == wordSplit || m.word == wordRefused {
+			m.downSince = m.now // what it said last may have changed
 		}
+		m.connectAnew()
 	}
 	m.wait(probing, m.now+ProbeTime, m.settleThenPromote)
+}
+
+// connectAnew lets both sides judge again at once: something changed here.
+func (m *Machine) connectAnew() {
+	if m.phase == lingering {
+		since := m.downSince
+		m.hangUp("judging anew")
+		m.downSince = since
+	}
+	if m.phase == unlinked {
+		m.emit(Effect{Kind: EffConnect, Now: true})
+	}
 }
 
 // settleThenPromote lets an agreement under way end first, but not for ever.
@@ -428,6 +444,9 @@ func (m *Machine) steppedDown(then func()) {
 	}
 	m.suspended, m.failing, m.resumed = "", false, false
 	m.setRole(metadata.Secondary)
+	if m.wanted && m.phase != linked {
+		m.connectAnew()
+	}
 	then()
 }
 

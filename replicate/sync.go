@@ -121,6 +121,7 @@ func (m *Machine) pumpSync() {
 			if m.cfg.MaxRate > 0 && s.budget <= 0 {
 				break
 			}
+			s.budget -= size(d.Word(w))
 			s.cursor = w + 1
 			s.ops++
 			r := m.newReq(kSync)
@@ -145,11 +146,14 @@ func (m *Machine) pumpSync() {
 	}
 }
 
-// spend counts what a sync moved; equal and zero blocks cost nothing.
-func (m *Machine) spend(blocks uint64) {
-	n := int64(bits.OnesCount64(blocks)) * metadata.BlockSize
-	m.counters.SyncSent += uint64(n)
-	m.sync.budget -= n
+// size is what the blocks of a mask hold, in bytes.
+func size(mask uint64) int64 { return int64(bits.OnesCount64(mask)) * metadata.BlockSize }
+
+// moved counts what a window moved. All of it was taken from the budget of
+// max-rate when it began; what is equal or zero costs nothing.
+func (m *Machine) moved(r *req, blocks uint64) {
+	m.counters.SyncSent += uint64(size(blocks))
+	r.moved = size(blocks)
 }
 
 // steerSync adapts the sync to the application's latency and to max-rate.
@@ -240,7 +244,7 @@ func (m *Machine) onSyncNeed(msg *Msg) {
 		m.synced(r, r.mask)
 		return
 	}
-	m.spend(msg.Mask &^ r.zeroes)
+	m.moved(r, msg.Mask&^r.zeroes)
 	m.ask(r, Msg{Kind: MsgSyncData, Off: r.off, Mask: msg.Mask, Zeroes: r.zeroes & msg.Mask, Buf: r.data})
 }
 
@@ -257,7 +261,7 @@ func (m *Machine) onSyncBlocks(msg *Msg) {
 		m.synced(r, r.mask)
 		return
 	}
-	m.spend(msg.Mask &^ msg.Zeroes)
+	m.moved(r, msg.Mask&^msg.Zeroes)
 	r.buf = msg.Buf
 	if r.buf == 0 {
 		r.buf = r.data // all zeroes: the memory is not looked at
@@ -277,6 +281,7 @@ func (m *Machine) synced(r *req, mask uint64) {
 	m.st.Dirty.ClearWord(word, mask)
 	s.copied = append(s.copied, copiedWord{word, mask})
 	s.done += int64(bits.OnesCount64(mask))
+	s.budget += size(mask) - r.moved
 	s.ops--
 	s.failed = false
 	m.endOp(r)
