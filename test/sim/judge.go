@@ -374,7 +374,7 @@ func (n *node) syncCompleted(p *node) {
 		}
 	} else {
 		j.from, j.cut = j.term, never
-		if p.judge.from != j.term { // the source follows this primary
+		if n.sess != nil && n.sess == p.sess && p.judge.from != j.term { // the source follows this primary
 			p.judge.from, p.judge.cut = j.term, never
 		}
 	}

@@ -9,4 +9,11 @@ type NamedSeed struct {
 }
 
 // NamedSeeds are the runs that found something.
-var NamedSeeds = []NamedSeed{}
+var NamedSeeds = []NamedSeed{
+	{23275, "disconnect-on-failing-disk", "an order to disconnect waited for a commit of a disk that had failed: no answer, and no agreement with the peer ever again"},
+	{4343, "disconnect-on-failing-secondary", "the same on a secondary"},
+	{5330, "promotion-turned-forced", "the peer was lost between the decision to promote and its durable step: an inconsistent replica was promoted as if by force"},
+	{6843, "clearing-commit-under-way", "an extent left the log because its bits stood in the map on the medium, which a commit under way was clearing"},
+	{1725, "target-primary-loses-cache", "a flush was acknowledged although the source had lost what it held only in its cache and had not got it again"},
+	{703, "resumed-is-not-lost", "a loss of data was reported by a primary whose own replica had everything"},
+}
