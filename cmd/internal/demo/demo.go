@@ -17,8 +17,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"hastd/cmd/internal/exit"
@@ -69,6 +71,14 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Limit, errLimit)
 	defer cancel()
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+	defer stop()
+	ctx, unread := context.WithCancelCause(ctx)
+	defer unread(nil)
+	// A reader that is gone must not end the process with everything standing.
+	signal.Ignore(syscall.SIGPIPE)
+	defer signal.Reset(syscall.SIGPIPE)
+	o.Out = &storyWriter{o.Out, unread}
 	sweep()
 	dir, lock, err := makeFolder()
 	if err != nil {
@@ -100,6 +110,9 @@ var errLimit = errors.New("the time for the demonstration is over")
 
 // stopped says why the story ended early, with what it was doing.
 func stopped(cause error, limit time.Duration, err error) error {
+	if errors.Is(cause, errUnread) {
+		return exit.New(exit.IO, "is its reader gone?", "%w", cause)
+	}
 	if errors.Is(cause, errLimit) {
 		return exit.New(exit.Again, "give it more time with --limit, or less to do with --quick", "the demonstration was not done within %v: %w", limit, err)
 	}

@@ -88,7 +88,11 @@ func TestRecordsEndAtATornOne(t *testing.T) {
 	copy(m.b, make([]byte, blockSize)) // a new life begins: the first header is gone
 	s := reopen(t, m)
 	keep := inventFile(random, "keep")
+	keep.data = append(keep.data, make([]byte, inventMax)...)[:old.files["old1"].size] // so that old2 stands right behind it
 	store1(t, s, keep)
+	if again := reopen(t, m); len(again.files) != 1 {
+		t.Errorf("%d files, want one: those of the older life are back", len(again.files))
+	}
 	m.allow = 100 // not even its header
 	if err := errors.Join(s.write("torn", keep.data), s.sync("torn")); err == nil {
 		t.Fatal("a device that died took a record")

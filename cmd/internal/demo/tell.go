@@ -1,6 +1,8 @@
 package demo
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -16,6 +18,22 @@ type teller struct {
 	chapters int
 	bar      bool      // one stands on the current line
 	drawn    time.Time // when the bar was drawn last
+}
+
+// storyWriter ends the story when nobody can read it any more.
+type storyWriter struct {
+	w      io.Writer
+	unread context.CancelCauseFunc
+}
+
+var errUnread = errors.New("the story cannot be written")
+
+func (r *storyWriter) Write(p []byte) (int, error) {
+	n, err := r.w.Write(p)
+	if err != nil {
+		r.unread(fmt.Errorf("%w: %w", errUnread, err))
+	}
+	return n, err
 }
 
 const (
