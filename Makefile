@@ -42,10 +42,12 @@ test-short: ## the tests that take seconds, without the race detector
 race: deps ## all tests and the lab's daemons under the race detector (needs gcc)
 	LAB_RACE=1 $(GO) run ./test/cmd/testrun -race=on $(ARGS)
 
-lint: ## gofmt, go vet, staticcheck
-	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not as gofmt writes it:"; echo "$$unformatted"; exit 1; fi
-	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
+lint: ## gofmt, go vet, staticcheck (all three, then the verdict)
+	@bad=0; \
+	unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not as gofmt writes it:"; echo "$$unformatted"; bad=1; fi; \
+	echo "$(GO) vet ./..."; $(GO) vet ./... || bad=1; \
+	echo "$(GO) run $(STATICCHECK) ./..."; $(GO) run $(STATICCHECK) ./... || bad=1; \
+	exit $$bad
 
 fuzz: ## every fuzz target in turn; TIME=2m each, ONLY=word picks some
 	GO=$(GO) test/fuzz.sh $(TIME) $(ONLY)

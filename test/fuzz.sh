@@ -23,5 +23,9 @@ for t in "${targets[@]}"; do
 	"${GO:-go}" test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -fuzzminimizetime 10x "$dir" || failed+=("$dir/$name")
 done
 
+if [ "$ran" -eq 0 ]; then
+	echo "fuzz: error: no target's name or folder has \"$only\" in it" >&2
+	exit 1
+fi
 echo "$ran fuzz targets, ${#failed[@]} with findings${failed[*]:+: ${failed[*]}}"
-[ "$ran" -gt 0 ] && [ ${#failed[@]} -eq 0 ]
+[ ${#failed[@]} -eq 0 ]
