@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"bytes"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -247,6 +249,7 @@ func TestScenarios(t *testing.T) {
 			p.writeMany(p.a, 16, slowSyncBytes, "many")
 			p.ok(p.b.Stop())
 			p.ok(p.b.Create("--force"))
+			p.scribble(p.b, 16*BlockSize, slowSyncBytes) // as on another disk: what is equal is not sent
 			p.ok(p.b.Start())
 			p.resumesFullSync()
 		}},
@@ -344,4 +347,15 @@ func (p *pair) resumesFullSync() {
 func (p *pair) logsFourCounters(n *Node) {
 	p.Helper()
 	p.logs(n, "Split-brain detected", "alpha: localcnt 1 remotecnt 0", "bravo: localcnt 1 remotecnt 0")
+}
+
+// scribble puts other bytes on a component that no daemon holds.
+func (p *pair) scribble(n *Node, off, length int64) {
+	p.Helper()
+	f, err := os.OpenFile(n.Local(), os.O_WRONLY, 0)
+	p.ok(err)
+	defer f.Close()
+	_, err = f.WriteAt(bytes.Repeat([]byte{0xA5}, int(length)), off)
+	p.ok(err)
+	p.ok(f.Sync())
 }
