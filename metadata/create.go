@@ -43,8 +43,11 @@ func Inspect(img *Image) (*Dump, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dump{Super: sb, Newest: max(which, -2-which)}
-	if which == -1 {
+	d := &Dump{Super: sb, Newest: which}
+	switch which {
+	case -2:
+		d.Newest = 0
+	case -1:
 		d.Newest = 1
 	}
 	for i, b := range img.Super {
@@ -56,10 +59,11 @@ func Inspect(img *Image) (*Dump, error) {
 	}
 	limit := (sb.DataSize + int64(sb.ExtentSize) - 1) / int64(sb.ExtentSize)
 	var newest uint64
+	found := false
 	for i, b := range img.Log {
 		seq, e, err := DecodeLog(b, limit)
-		if d.LogError[i] = err; err == nil && (d.Extents == nil || seq > newest) {
-			newest, d.Extents = seq, e
+		if d.LogError[i] = err; err == nil && (!found || seq > newest) {
+			newest, d.Extents, found = seq, e, true
 		}
 	}
 	m, damaged := DecodeMap(img.Map, sb.DataSize)

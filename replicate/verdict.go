@@ -122,7 +122,7 @@ func judge(p, s *Facts) Verdict {
 			clean = s
 		}
 		switch {
-		case c.Outcome == Equal:
+		case p.Localcnt == s.Remotecnt && s.Localcnt == p.Remotecnt:
 			return behind(5, clean, bad, "is marked "+(bad.Marks&marked).String())
 		case c.Outcome == Behind && c.Source == bad.Node:
 			return parted(5, p, s, fmt.Sprintf("%s has writes %s lacks, but is marked %s", bad.Node, clean.Node, bad.Marks&marked))
