@@ -10,10 +10,9 @@ type app struct {
 	opened  bool // holds the device open
 	closing bool // stops asking, closes when all is answered
 	pending int
-	armed   bool // a kClient stands in the queue
-	manual  bool // a script drives it
-	atOnce  int  // how many requests it keeps under way
-	reads   int
+	armed   bool  // a kClient stands in the queue
+	manual  bool  // a script drives it
+	atOnce  int   // how many requests it keeps under way
 	last    int64 // when a request last ended
 }
 

@@ -23,16 +23,14 @@ type disk struct {
 	metaArena  []byte
 
 	// Faults on command.
-	failWrites   int    // how many of the next writes fail
-	failFlushes  int    // how many of the next flushes fail
-	failMeta     int    // how many of the next commits fail
-	failReads    int    // how many of the next reads fail
-	gone         bool   // everything fails
-	slow         int64  // factor on every delay
-	bad          []bool // blocks that cannot be read until written
-	badCount     int
-	pieces       []int32 // scratch
-	restoredFrom bool
+	failWrites  int    // how many of the next writes fail
+	failFlushes int    // how many of the next flushes fail
+	failMeta    int    // how many of the next commits fail
+	failReads   int    // how many of the next reads fail
+	gone        bool   // everything fails
+	slow        int64  // factor on every delay
+	bad         []bool // blocks that cannot be read until written
+	badCount    int
 }
 
 // cached is a completed write of data that no flush covered.

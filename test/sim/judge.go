@@ -31,6 +31,7 @@ type nodeJudge struct {
 	alone       bool // acknowledged something that its peer lacks, since they were equal last
 	primaryOnce bool // was primary since data flowed last between the two
 	forced      bool // promoted by force since
+	ordered     bool // somebody ordered that since a sync into it was completed
 	wild        bool // its replica is a mixture that was promoted by force
 	splitSince  int64
 	wasRaised   bool
@@ -362,7 +363,7 @@ func (n *node) syncCompleted(p *node) {
 	}
 	j.wild = p.judge.wild
 	j.alone, j.wasRaised = false, false
-	n.recovering = false
+	n.recovering, j.ordered = false, false
 	if j.term == 0 {
 		// What this node acknowledged earlier and did not flush is now what the source
 		// has of it.

@@ -10,7 +10,6 @@ import (
 //
 // Order is by tick: a counter raised by everything that applications see.
 type ledger struct {
-	w      *World
 	writes []write // [0]: the zeroes everything begins with
 	owners []int32 // stamp → write
 	head   []int32 // by sector: newest chain entry

@@ -8,17 +8,12 @@ import (
 // operator is the person (or cluster manager) in front of the pair: at first one
 // who does all kinds of things, later one who helps.
 type operator struct {
-	calm     int64 // since when nothing was found wrong
 	trouble  int64 // since when the pair is parted or refused
 	victim   int
 	attempts int
 	lonely   int64 // since when nobody is primary
 	tries    int
-	snap     snapshot
 }
-
-// snapshot is an old copy of a component.
-type snapshot struct{ node int }
 
 func (n *node) idleOrders() bool { return n.state == running && len(n.commands) == 0 }
 

@@ -21,7 +21,7 @@ func (n *node) oraclePromotion(e *replicate.Effect) {
 			w.violate("promote", "%s is promoted with marks %s and without an up-to-date peer", n.name, j.sb.Marks)
 		}
 	}
-	if w.prof.Mode >= 0 && j.sb.Size == 0 {
+	if j.sb.Size == 0 {
 		w.violate("promote", "%s: a provider is started although no size is durable", n.name)
 	}
 	if e.Size > j.sb.Bytes() || e.Size != j.sb.Size {
@@ -32,10 +32,8 @@ func (n *node) oraclePromotion(e *replicate.Effect) {
 
 // oracleForced: the mark of a force replaces others only if somebody ordered it.
 func (n *node) oracleForced(old *metadata.Superblock) {
-	for _, o := range n.commands {
-		if o.kind == replicate.CmdRole && o.role == metadata.Primary && o.force {
-			return
-		}
+	if n.judge.ordered {
+		return
 	}
 	n.w.violate("promote", "%s: its superblock says forced instead of %s, although nobody ordered a promotion by force", n.name, old.Marks)
 }
@@ -64,6 +62,10 @@ func (n *node) oracleCommand(c *replicate.Command) {
 		if c.Force && c.Role != metadata.Primary {
 			n.w.eioOK = true
 		}
+		if c.Force && c.Role == metadata.Primary {
+			// However it ends: a commit that failed may have reached the medium.
+			n.judge.ordered = true
+		}
 	case replicate.CmdShutdown:
 		n.w.eioOK = true
 	}
@@ -72,7 +74,8 @@ func (n *node) oracleCommand(c *replicate.Command) {
 // oracleAnswer looks at how orders ended.
 func (n *node) oracleAnswer(o *order) {
 	switch {
-	case o.kind == replicate.CmdRecover && o.answer != nil:
+	case o.kind == replicate.CmdRecover && o.answer != nil && o.answer.Code != replicate.RefusedIO:
+		// (A commit that failed may have reached the medium all the same.)
 		if !n.judge.sb.Marks.Has(metadata.Inconsistent) {
 			n.recovering = false
 		}

@@ -84,7 +84,6 @@ type World struct {
 	eioOK     bool // an operator asked for errors
 	hooks     hooks
 	probes    int
-	lastTrace int64
 }
 
 // hooks let scripts act at exact points.
