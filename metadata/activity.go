@@ -25,6 +25,12 @@ func (s *Store) Acquire(off, length int64) (commit uint64, ok bool) {
 	return commit, true
 }
 
+// Fits says whether the log could ever take a byte range together with others.
+func (s *Store) Fits(off, length int64) bool {
+	first, last := s.Log.span(off, length)
+	return int(last-first)+1 <= len(s.Log.slots)/2
+}
+
 // hold keeps the extents of a range that are in the log from being reclaimed.
 func (l *Log) hold(first, last Extent, n int32) {
 	for e := first; e <= last; e++ {

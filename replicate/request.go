@@ -75,7 +75,7 @@ type req struct {
 	zeroes uint64
 	seq    uint64
 	conn   uint32 // the agreement it was sent or received under
-	moved  int64 // bytes of a sync window that travelled
+	moved  int64  // bytes of a sync window that travelled
 	commit uint64
 	op     OpID
 	store  *metadata.Store // whose log it holds references in
@@ -223,6 +223,13 @@ func (m *Machine) start(r *req) bool {
 func (m *Machine) admit(r *req) bool {
 	if m.disk != diskOpen {
 		return true // goes to the peer alone
+	}
+	if !r.kind.ofPrimary() && !m.st.Fits(r.off, r.length) {
+		// The primary's log is larger than ours: the map takes it instead.
+		first, n := metadata.Touched(r.off, r.length)
+		m.st.Dirty.Set(first, n)
+		r.commit, m.spilled = m.st.Persist(r.off, r.length), true
+		return true
 	}
 	commit, ok := m.st.Acquire(r.off, r.length)
 	if !ok {
