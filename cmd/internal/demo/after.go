@@ -89,10 +89,42 @@ func (d *demo) comeBack(ctx context.Context) error {
 		return err
 	}
 	d.say("hastd runs as alpha again, process %d.", d.alpha().cmd.Process.Pid)
+	if err := d.deadDeviceGone(ctx); err != nil {
+		return err
+	}
 	if err := d.awaitBoth(ctx, syncLimit, "what differs to be copied", complete); err != nil {
 		return err
 	}
 	return d.tellSync(ctx, d.bravo(), before, time.Since(began))
+}
+
+// deadDeviceGone wants the daemon to have cleaned up after the one that was
+// killed.
+func (d *demo) deadDeviceGone(ctx context.Context) error {
+	if d.Provider != FUSE {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, killLimit)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		mounts, err := mountsBelow(d.alpha().dir)
+		if err != nil {
+			return err
+		}
+		loops := loopsBelow(d.alpha().dir)
+		if len(mounts)+len(loops) == 0 {
+			d.say("It took away what the killed one left: its FUSE mount and its loop device.")
+			return nil
+		}
+		d.progress(-1, "waiting for the dead device to go")
+		select {
+		case <-ctx.Done():
+			return exit.New(exit.IO, "look at its log", "hastd on alpha left the dead device of its predecessor standing: %v %v", mounts, loops)
+		case <-tick.C:
+		}
+	}
 }
 
 // tellSync says how little a synchronisation moved, and wants it to be little.
