@@ -37,6 +37,8 @@ type nodeJudge struct {
 	wasRaised   bool
 	snapshotOld bool
 	lastDown    uint32
+	givenFrom   int32 // what it came from then
+	givenCut    uint32
 	lossAt      uint32 // when the loss of writes was last reported
 	downAt      int64  // when the last session ended, in virtual time
 }
@@ -205,6 +207,7 @@ func (w *World) oracleSent(s *session, n *node, m *replicate.Msg) {
 	case replicate.MsgFlow:
 		s.flow[n.id] = true
 		w.flowSent(n)
+		n.linked = true
 		s.term = n.judge.last
 	case replicate.MsgRenegotiate, replicate.MsgFacts:
 		s.flow[n.id] = false
@@ -213,6 +216,7 @@ func (w *World) oracleSent(s *session, n *node, m *replicate.Msg) {
 			// The source's step: all it has the target has too. What it acknowledges from
 			// here on is another matter.
 			copy(n.judge.given, n.judge.floor)
+			n.judge.givenFrom, n.judge.givenCut = n.judge.from, n.judge.cut
 			n.judge.alone, n.judge.wasRaised = false, false
 		}
 	}
@@ -369,7 +373,7 @@ func (n *node) syncCompleted(p *node) {
 		// has of it.
 		j.gone += len(j.pending)
 		j.pending = j.pending[:0]
-		j.from, j.cut = p.judge.from, p.judge.cut
+		j.from, j.cut = p.judge.givenFrom, p.judge.givenCut
 		if n.sess == nil {
 			j.cut = min(j.cut, j.lastDown)
 		}

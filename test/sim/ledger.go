@@ -91,7 +91,7 @@ func (l *ledger) note(x uint64) { l.digest = (l.digest ^ x) * 1099511628211 }
 // issueWrite records a write under way and draws its stamps.
 func (l *ledger) issueWrite(n *node, sec, cnt int, zero, fua bool, tick uint32) int32 {
 	id := int32(len(l.writes))
-	wr := write{node: uint8(n.id), zero: zero, fua: fua, term: n.judge.term, sec: int32(sec), n: int32(cnt), issue: tick, apart: !n.inFlow()}
+	wr := write{node: uint8(n.id), zero: zero, fua: fua, term: n.judge.term, sec: int32(sec), n: int32(cnt), issue: tick, apart: !n.linked}
 	if !zero {
 		wr.base = uint32(len(l.owners))
 		for range cnt {

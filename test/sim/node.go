@@ -42,6 +42,7 @@ type node struct {
 	opened      bool
 	hashTime    int64 // how long a script lets reading a window for a sync take
 	hashFree    int64
+	linked      bool // the machine sent MsgFlow and has not been told of an end
 	hadError    bool // an operation failed since the component was opened
 	ops         []op
 	freeOps     []int32
@@ -157,6 +158,7 @@ func (n *node) start() {
 	n.life++
 	n.state = running
 	n.m, n.toldFailed = replicate.New(n.config()), false
+	n.linked = false
 	w.tracef("%s: daemon starts", n.name)
 }
 
@@ -295,6 +297,11 @@ func (n *node) step() {
 	w := n.w
 	now := n.clock()
 	life := n.life
+	for i := range n.batch {
+		if n.batch[i].Kind == replicate.EvSessionDown {
+			n.linked = false
+		}
+	}
 	out := n.m.Step(now, n.batch, n.out[:0])
 	n.out = out
 	if len(out) > maxEffects {

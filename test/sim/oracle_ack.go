@@ -23,7 +23,7 @@ func (n *node) oracleAck(r *request) {
 	case replicate.Async:
 		// Connected, the peer may lag behind; what was issued and answered without a
 		// connection is backed by nobody.
-		backed = peer || !x.apart || n.inFlow()
+		backed = peer || !x.apart || n.linked
 	}
 	j := &n.judge
 	switch {

@@ -71,7 +71,9 @@ func (w *World) oracleReport(n *node, r *replicate.Report) {
 		clear(j.seenAt)
 	case replicate.ReportSplitBrain:
 		p := w.peerOf(n)
-		if !n.judge.forced && !p.judge.forced && !(n.judge.primaryOnce && p.judge.primaryOnce) && !n.judge.snapshotOld && !p.judge.snapshotOld {
+		// Section 12: both raised, and one of them died before it acknowledged anything.
+		raised := n.judge.sb.Marks.Has(metadata.Raised) && p.judge.sb.Marks.Has(metadata.Raised)
+		if !raised && !n.judge.forced && !p.judge.forced && !(n.judge.primaryOnce && p.judge.primaryOnce) && !n.judge.snapshotOld && !p.judge.snapshotOld {
 			w.violate("false-split", "%s reports split-brain (%s), but since data flowed last only one node was primary and nobody used force", n.name, r.Reason)
 		}
 	}
