@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -334,6 +335,18 @@ func TestLoadTakesTheOlderCopyOfATornLog(t *testing.T) {
 		for _, e := range want {
 			if !s.Dirty.Any(Block(e)*256, 1) || s.Dirty.Count() != int64(len(want))*256 {
 				t.Fatalf("extent %d is not dirty (%d blocks are)", e, s.Dirty.Count())
+			}
+		}
+		if len(want) == len(older) && !slices.Equal(want, newer) { // the next one must not touch the copy that was read
+			for !s.Durable(s.Next() - 1) || s.Pending() {
+				s.Prepare()
+				s.Committed()
+			}
+			s.Acquire(0, BlockSize)
+			for _, w := range s.Prepare() {
+				if w.Offset == s.Layout.Log[good] {
+					t.Fatal("the only good copy of the log is written over")
+				}
 			}
 		}
 	}

@@ -537,6 +537,9 @@ func TestStoreAgainstModel(t *testing.T) {
 		}
 		l := testLayout(t, size)
 		sb := Superblock{Resource: "db", SectorSize: 512, ExtentSize: uint32(ext), Keepdirty: keepdirty}
+		for id := ID(1); id <= MaxGenerations; id++ { // a superblock of two sectors
+			sb.Lineage = sb.Lineage.Add(Generation{ID: id})
+		}
 		ws, err := Create(l, sb)
 		if err != nil {
 			t.Fatal(err)

@@ -1,0 +1,465 @@
+package replicate
+
+import (
+	"testing"
+
+	"hastd/metadata"
+)
+
+// Transcripts: what the machine does, effect by effect, in stories that an
+// administrator or a reader of the replication rules knows. `go test -run
+// Transcript -update` writes them anew; read the difference before committing it.
+
+const block = metadata.BlockSize
+
+func neu(sb *metadata.Superblock) {
+	sb.Resuid, sb.Size, sb.Pair, sb.Lineage, sb.Epoch = 0, 0, 0, nil, metadata.Epoch{}
+}
+
+func TestTranscriptPromoteNewPair(t *testing.T) {
+	s := newScript(t, scriptSuper(neu))
+	s.peer = side("B", 0, 0, 0, fresh)
+	s.say("a new replica is opened and meets its new peer")
+	s.role(metadata.Secondary)
+	s.done("open")
+	s.done("commit")
+	s.up()
+	s.tell()
+	s.say("promotion draws the identity, then agrees anew: the peer adopts")
+	s.role(metadata.Primary)
+	s.done("commit")
+	s.done("provider start")
+	s.peer.Localcnt = 0
+	s.tell()
+	s.say("everything is dirty, durably, before the peer adopts")
+	s.done("commit")
+	s.says(Msg{Kind: MsgReady})
+	s.done("commit")
+	s.compare("promote-new-pair")
+}
+
+func TestTranscriptFullsyncWrite(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.say("the first write of a term: its extent and the mark crashed-primary are durable before disk and peer see it")
+	s.write(1, 0, block)
+	s.none("disk write")
+	s.done("commit")
+	s.done("disk write 0")
+	s.say("not answered before the peer wrote, too")
+	s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq}})
+	s.say("a new extent needs the log alone; here the peer is first")
+	s.write(2, 5<<20, 2*block)
+	s.done("commit")
+	s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq}})
+	s.done("disk write")
+	s.say("a write over two extents takes both at once")
+	s.write(3, 8<<20-block, 2*block)
+	s.done("commit")
+	s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq}})
+	s.done("disk write")
+	s.compare("fullsync-write")
+}
+
+func TestTranscriptHotWrite(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() { s.write(1, 0, block); s.settle() })
+	s.say("the extent is in the log: no commit")
+	s.write(2, 4*block, block)
+	s.none("commit")
+	s.say("one that overlaps waits; one that does not passes it")
+	s.write(3, 4*block, 2*block)
+	s.write(4, 9*block, block)
+	s.request(ReqRead, 5, 5*block, block)
+	s.done("disk write 16384+4096")
+	s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq - 1}})
+	s.done("disk write 16384+8192")
+	s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq}})
+	s.compare("hot-write")
+}
+
+func TestTranscriptFlush(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() { s.write(1, 0, block); s.settle() })
+	s.say("a flush is answered when both flushed; what comes meanwhile waits for the next")
+	s.request(ReqFlush, 2, 0, 0)
+	s.request(ReqFlush, 3, 0, 0)
+	s.write(4, 8*block, block)
+	s.done("disk flush")
+	s.says(Msg{Kind: MsgFlushed, Seq: s.m.round.seq})
+	s.done("disk flush")
+	s.says(Msg{Kind: MsgFlushed, Seq: s.m.round.seq})
+	s.say("a write with FUA is a write, then a flush")
+	s.silently(s.settle)
+	s.write(5, 0, block, FUA)
+	s.done("disk write")
+	s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq}})
+	s.done("disk flush")
+	s.says(Msg{Kind: MsgFlushed, Seq: s.m.round.seq})
+	s.compare("flush")
+}
+
+func TestTranscriptMemsync(t *testing.T) {
+	s := newScript(t, scriptSuper(), func(c *Config) { c.Mode = Memsync })
+	s.primary()
+	s.silently(func() { s.write(1, 0, block); s.settle() })
+	s.say("the peer has it in memory, the local disk wrote it: answered")
+	s.write(2, 0, block)
+	s.says(Msg{Kind: MsgReceived, Seqs: []uint64{s.m.seq}})
+	s.done("disk write")
+	s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq}})
+	s.say("received alone is not enough, nor is the local disk alone")
+	s.write(3, 0, block)
+	s.done("disk write")
+	s.says(Msg{Kind: MsgReceived, Seqs: []uint64{s.m.seq}})
+	s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq}})
+	s.say("a flush waits for both")
+	s.request(ReqFlush, 4, 0, 0)
+	s.done("disk flush")
+	s.says(Msg{Kind: MsgFlushed, Seq: s.m.round.seq})
+	s.compare("memsync")
+}
+
+func TestTranscriptAsync(t *testing.T) {
+	s := newScript(t, scriptSuper(), func(c *Config) { c.Mode = Async })
+	s.primary()
+	s.silently(func() { s.write(1, 0, block); s.settle() })
+	s.say("answered when the local disk wrote it")
+	s.write(2, 0, block)
+	s.done("disk write")
+	s.say("a flush is answered after the local one; the peer's follows")
+	s.request(ReqFlush, 3, 0, 0)
+	s.done("disk flush")
+	s.say("lost with a write the peer never confirmed: the raise comes at the loss itself")
+	s.loses("connection reset")
+	s.done("commit")
+	s.compare("async")
+}
+
+func TestTranscriptPeerLost(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() { s.write(1, 0, block); s.settle() })
+	s.say("lost with a write in flight: nothing is answered before the raise is durable")
+	s.write(2, 0, block)
+	s.done("disk write")
+	s.loses("connection reset")
+	s.write(3, 4*block, block)
+	s.done("disk write")
+	s.done("commit")
+	s.say("from now on alone, without another raise")
+	s.write(4, 20<<20, block)
+	s.done("commit")
+	s.done("disk write")
+	s.say("the peer returns, behind")
+	s.peer.Epoch = s.m.st.Super().Epoch
+	s.peer.Lineage = history(1)
+	s.peer.Pair = s.m.st.Super().Pair
+	s.up()
+	s.say("until data flows nothing is acknowledged")
+	s.write(5, 0, block)
+	s.says(Msg{Kind: MsgReady})
+	s.done("commit")
+	s.done("commit")
+	s.compare("peer-lost")
+}
+
+func TestTranscriptPeerLostRead(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.say("a read alone needs no raise; a flush of what both flushed needs none either")
+	s.loses("connection reset")
+	s.request(ReqRead, 1, 0, block)
+	s.done("disk read")
+	s.request(ReqFlush, 2, 0, 0)
+	s.done("disk flush")
+	s.compare("peer-lost-read")
+}
+
+func TestTranscriptPeerLostUnflushed(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() { s.write(1, 0, block); s.settle() })
+	s.say("the peer may hold this write unflushed: a flush alone needs the raise")
+	s.loses("connection reset")
+	s.request(ReqFlush, 2, 0, 0)
+	s.done("disk flush")
+	s.done("commit")
+	s.compare("peer-lost-unflushed")
+}
+
+func TestTranscriptSuspend(t *testing.T) {
+	s := newScript(t, scriptSuper(), func(c *Config) { c.Suspend = true })
+	s.primary()
+	s.silently(func() { s.write(1, 0, block); s.settle() })
+	s.say("on-peer-loss suspend: what is in flight waits")
+	s.write(2, 0, block)
+	s.loses("connection reset")
+	s.done("disk write")
+	s.write(3, 4*block, block)
+	s.request(ReqFlush, 4, 0, 0)
+	s.say("the operator goes on alone")
+	s.order(Command{Kind: CmdResume})
+	for _, op := range []string{"commit", "disk write", "disk flush"} {
+		s.done(op)
+	}
+	s.order(Command{Kind: CmdResume})
+	s.compare("suspend")
+}
+
+func TestTranscriptResumeError(t *testing.T) {
+	s := newScript(t, scriptSuper(), func(c *Config) { c.Suspend = true })
+	s.primary()
+	s.silently(func() { s.write(1, 0, block); s.settle() })
+	s.write(2, 0, block)
+	s.loses("connection reset")
+	s.done("disk write")
+	s.write(3, 4*block, block)
+	s.request(ReqFlush, 4, 0, 0)
+	s.say("the operator lets what waits fail; nothing was raised")
+	s.order(Command{Kind: CmdResume, WithError: true})
+	s.write(5, 4*block, block)
+	s.request(ReqRead, 6, 0, block)
+	s.compare("resume-error")
+}
+
+func TestTranscriptSecondary(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.peer.Role = metadata.Primary
+	s.secondary(true)
+	if s.m.phase != linked {
+		t.Fatal("not linked")
+	}
+	s.say("a new extent is journalled before the primary's write is carried out")
+	s.says(Msg{Kind: MsgWrite, Seq: 1, Off: 0, Len: block, Buf: 501})
+	s.none("disk write")
+	s.done("commit")
+	s.done("disk write")
+	s.say("one that is in the log already goes straight to the disk")
+	s.says(Msg{Kind: MsgWrite, Seq: 2, Off: 8 * block, Len: block, Buf: 502})
+	s.done("disk write")
+	s.say("a flush covers what was received and not yet written")
+	s.says(Msg{Kind: MsgWrite, Seq: 3, Off: 0, Len: block, Buf: 503})
+	s.says(Msg{Kind: MsgFlush, Seq: 4})
+	s.none("disk flush")
+	s.done("disk write")
+	s.done("disk flush")
+	s.says(Msg{Kind: MsgClean, Seq: 4})
+	s.say("zeroes, and a read for a primary that cannot read its own")
+	s.says(Msg{Kind: MsgZero, Seq: 5, Off: 0, Len: 4 * block})
+	s.done("disk zero")
+	s.says(Msg{Kind: MsgRead, Seq: 6, Off: 0, Len: block})
+	s.done("disk read")
+	s.say("cut with a write under way: its end is told to nobody")
+	s.says(Msg{Kind: MsgWrite, Seq: 7, Off: 0, Len: block, Buf: 507})
+	s.loses("connection reset")
+	s.done("disk write")
+	s.compare("secondary")
+}
+
+func TestTranscriptSecondaryDiskFails(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.peer.Role = metadata.Primary
+	s.secondary(true)
+	s.silently(func() { s.says(Msg{Kind: MsgWrite, Seq: 1, Off: 0, Len: block, Buf: 501}); s.settle() })
+	s.says(Msg{Kind: MsgWrite, Seq: 2, Off: 0, Len: block, Buf: 502})
+	s.fails("disk write", "")
+	s.compare("secondary-disk-fails")
+}
+
+func TestTranscriptTakeover(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() { s.write(1, 0, block); s.settle(); s.peer.Instance = 77 })
+	s.say("a local write fails: the peer takes over the record before anything is acknowledged")
+	s.write(2, 0, block)
+	s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq}})
+	s.fails("disk write", "")
+	s.write(3, 4*block, block)
+	s.request(ReqRead, 4, 8*block, block)
+	s.say("the peer raised durably; this replica is marked bad before anything goes on")
+	s.says(Msg{Kind: MsgTookOver, Control: &TakeOver{Localcnt: 1}})
+	s.done("state mark")
+	s.say("from now on the peer's replica serves alone")
+	s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq - 1, s.m.seq}})
+	s.compare("takeover")
+}
+
+func TestTranscriptTakeoverWithoutPeer(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() {
+		s.write(1, 0, block)
+		s.settle()
+		s.loses("connection reset")
+		s.write(2, 0, block)
+		s.settle()
+	})
+	s.say("no peer: the request fails, and so does what comes after")
+	s.write(3, 0, block)
+	s.fails("disk write", "")
+	s.write(4, 0, block)
+	s.request(ReqRead, 5, 0, block)
+	s.compare("disk-fails-alone")
+}
+
+func TestTranscriptRepair(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.say("a block that cannot be read comes from the peer and is written back")
+	s.request(ReqRead, 1, 4*block, block)
+	s.fails("disk read", "")
+	s.says(Msg{Kind: MsgData, Seq: s.m.seq, Off: 4 * block, Len: block, Buf: 600})
+	s.say("its extent is journalled like that of any write")
+	s.done("commit")
+	s.done("disk write")
+	s.say("if the peer cannot read it either, it is an error")
+	s.request(ReqRead, 2, 4*block, block)
+	s.fails("disk read", "")
+	s.says(Msg{Kind: MsgFailed, Seq: s.m.seq})
+	s.compare("repair")
+}
+
+func TestTranscriptDemote(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() { s.write(1, 0, block); s.settle() })
+	s.say("the provider goes, both flush, crashed-primary is cleared, the peer is told")
+	s.role(metadata.Secondary)
+	s.done("provider stop")
+	s.done("disk flush")
+	s.says(Msg{Kind: MsgFlushed, Seq: s.m.round.seq})
+	s.done("commit")
+	s.say("and to init")
+	s.role(metadata.Init)
+	s.done("commit")
+	s.done("close")
+	s.compare("demote")
+}
+
+func TestTranscriptDemoteInUse(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.role(metadata.Secondary)
+	op := s.pending("provider stop")
+	s.line("> in use: provider stop")
+	ev := s.answer(op, ErrBusy)
+	ev.Text = "mounted on /srv by 3 processes"
+	s.quietEvent(ev)
+	s.compare("demote-in-use")
+}
+
+func TestTranscriptPromoteRefused(t *testing.T) {
+	promote := func(s *script, force bool) {
+		s.t.Helper()
+		s.order(Command{Kind: CmdRole, Role: metadata.Primary, Force: force})
+		if s.m.job != nil {
+			s.tick(ProbeTime)
+		}
+	}
+	s := newScript(t, scriptSuper(func(sb *metadata.Superblock) { sb.Marks = outdated }))
+	s.secondary(false)
+	s.say("outdated, the peer is away")
+	promote(s, false)
+	s.say("the same by force")
+	promote(s, true)
+	s.done("commit")
+	s.done("provider start")
+	all := s.text.String()
+	for _, c := range []struct {
+		say  string
+		sb   metadata.Superblock
+		peer *Facts
+	}{
+		{"inconsistent, the peer is away", scriptSuper(func(sb *metadata.Superblock) { sb.Marks = inconsistent }), nil},
+		{"new, the peer is away", scriptSuper(neu), nil},
+		{"not stopped cleanly while secondary, the peer is away", scriptSuper(func(sb *metadata.Superblock) { sb.PrevRole = metadata.Secondary }), nil},
+		{"new, and the peer has data", scriptSuper(neu), ptr(side("B", 0, 0, 0))},
+		{"outdated, and the peer is inconsistent", scriptSuper(func(sb *metadata.Superblock) { sb.Marks = outdated }), ptr(side("B", 0, 0, inconsistent))},
+		{"split-brain", scriptSuper(func(sb *metadata.Superblock) { sb.Localcnt, sb.Marks = 1, raised }), ptr(side("B", 1, 0, raised))},
+		{"the peer took over after this node's disk failed", scriptSuper(func(sb *metadata.Superblock) { sb.Marks = inconsistent }), ptr(side("B", 1, 0, raised, past(2, 1)))},
+		{"a good replica, the peer is away", scriptSuper(), nil},
+	} {
+		s := newScript(t, c.sb)
+		if c.peer != nil {
+			s.peer = *c.peer
+		}
+		s.secondary(c.peer != nil)
+		s.say(c.say)
+		promote(s, false)
+		if s.m.job != nil {
+			s.silently(s.settle)
+			s.line("  … %s", s.m.role)
+		}
+		all += s.text.String()
+	}
+	s = newScript(t, scriptSuper())
+	s.peer = side("B", 0, 0, 0, primary)
+	s.secondary(true)
+	s.say("the peer is primary and alive")
+	s.role(metadata.Primary)
+	s.says(Msg{Kind: MsgAlive})
+	s.say("the peer was primary and gives no sign of life")
+	promote(s, false)
+	s.done("commit")
+	s.done("provider start")
+	all += s.text.String()
+	s = newScript(t, scriptSuper(), func(c *Config) { c.NeedLease = true })
+	s.secondary(false)
+	s.say("quorum majority without a lease")
+	promote(s, false)
+	all += s.text.String()
+	s.text.Reset()
+	s.text.WriteString(all)
+	s.compare("promote-refused")
+}
+
+func ptr(f Facts) *Facts { return &f }
+
+func TestTranscriptSyncToPeer(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() {
+		s.loses("connection reset")
+		s.write(1, 0, 2*block)
+		s.settle()
+		s.peer.Epoch, s.peer.Pair = s.m.st.Super().Epoch, s.m.st.Super().Pair
+		s.up()
+	})
+	s.say("what was written alone is copied; nothing is cleared on the medium before both sides say the sync ended")
+	s.says(Msg{Kind: MsgReady})
+	s.done("commit")
+	s.done("commit")
+	s.done("disk read-hash")
+	s.says(Msg{Kind: MsgSyncNeed, Seq: s.m.seq, Mask: 1})
+	s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq}})
+	s.done("disk flush")
+	s.says(Msg{Kind: MsgFlushed, Seq: s.m.round.seq})
+	s.say("1: the source")
+	s.done("commit")
+	s.say("2: the target")
+	s.says(Msg{Kind: MsgSyncEnded, Control: &SyncEnd{Localcnt: 0, Pair: s.m.sync.pair}})
+	s.done("commit")
+	s.say("3: the maps")
+	s.done("commit")
+	s.compare("sync-to-peer")
+}
+
+func TestTranscriptSplitBrain(t *testing.T) {
+	s := newScript(t, scriptSuper(func(sb *metadata.Superblock) { sb.Localcnt, sb.Marks, sb.Lineage = 1, raised, history(2, 1) }))
+	s.peer = side("B", 1, 0, raised, past(3, 1))
+	s.secondary(false)
+	s.say("both wrote alone")
+	s.up()
+	s.tell()
+	s.tick(linger)
+	s.say("the operator gives up this node's data; the next agreement makes it behind")
+	s.order(Command{Kind: CmdRecover})
+	s.done("commit")
+	s.silently(func() { s.loses("recovery begins") })
+	s.up()
+	s.tell()
+	s.compare("split-brain")
+}
