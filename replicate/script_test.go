@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "write the transcripts in testdata anew"
 // script feeds events to one machine, with a component and a peer played by hand,
 // and writes down what happens: "> " is an event, "  " an effect, "# " a remark.
 type script struct {
-	t     *testing.T
+	t     testing.TB
 	m     *Machine
 	text  strings.Builder
 	quiet bool
