@@ -297,11 +297,6 @@ func (n *node) step() {
 	w := n.w
 	now := n.clock()
 	life := n.life
-	for i := range n.batch {
-		if n.batch[i].Kind == replicate.EvSessionDown {
-			n.linked = false
-		}
-	}
 	out := n.m.Step(now, n.batch, n.out[:0])
 	n.out = out
 	if len(out) > maxEffects {
@@ -311,6 +306,11 @@ func (n *node) step() {
 		n.carryOut(&out[i])
 		if n.life != life {
 			return // a script killed it
+		}
+	}
+	for i := range n.batch { // what came before the end in the batch was still linked
+		if n.batch[i].Kind == replicate.EvSessionDown {
+			n.linked = false
 		}
 	}
 	n.setTimer()

@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"math/bits"
+	"strings"
 
 	"hastd/metadata"
 	"hastd/replicate"
@@ -85,6 +86,9 @@ func (n *node) carryOut(e *replicate.Effect) {
 	case replicate.EffReport:
 		if e.Report.Kind == replicate.ReportDisk {
 			n.toldFailed = e.Report.New == "failed"
+		}
+		if e.Report.Kind == replicate.ReportWarning && strings.HasPrefix(e.Report.Reason, "the peer sent") {
+			w.violate("protocol", "%s: %s, although both daemons are honest", n.name, e.Report.Reason)
 		}
 		if e.Report.Kind == replicate.ReportDataLoss {
 			w.eioOK = true
