@@ -76,11 +76,14 @@ func (m *Machine) renegotiate(reason string) {
 
 func (m *Machine) onRenegotiate(msg *Msg) {
 	c, ok := msg.Control.(*Renegotiate)
-	if !ok || c.Conn <= m.conn {
-		m.protocol(true, "a renegotiation that goes back")
+	if !ok {
+		m.protocol(true, "a renegotiation without a number")
 		return
 	}
 	m.helloRole = metadata.Primary
+	if c.Conn <= m.conn {
+		return // both were promoted at once and began the same agreement
+	}
 	m.part("the roles change")
 	m.greet(c.Conn)
 }

@@ -89,7 +89,7 @@ func (m *Machine) roundFlushed(ev *Event) {
 func (m *Machine) onFlushed(msg *Msg) {
 	r := &m.round
 	if !r.running || !r.peer || msg.Seq != r.seq {
-		m.protocol(msg.Seq == 0 || msg.Seq > m.seq, "a flush that was not asked for")
+		m.protocol(!m.given(msg.Seq), "a flush that was not asked for")
 		return // else of a round that was begun again since
 	}
 	r.peer = false

@@ -103,7 +103,10 @@ func (m *Machine) onData(msg *Msg) {
 	r := m.asker(msg.Seq, kRead)
 	if r == nil || int64(msg.Len) != r.length {
 		m.release(msg.Buf)
-		m.protocol(r == nil, "an answer to a read that was not asked")
+		if r != nil {
+			m.bySeq[msg.Seq] = r // to be asked again
+		}
+		m.protocol(r != nil || !m.given(msg.Seq), "an answer to a read that was not asked")
 		return
 	}
 	r.peer = done
@@ -194,6 +197,9 @@ func (m *Machine) onWrote(seqs []uint64) {
 	for _, seq := range seqs {
 		r := m.bySeq[seq]
 		if r == nil {
+			if m.given(seq) {
+				continue
+			}
 			m.protocol(true, "a confirmation of a write that was not sent")
 			return
 		}
@@ -284,6 +290,10 @@ func (m *Machine) settleWrite(r *req) {
 	}
 	m.free(r)
 }
+
+// given says whether a number was drawn under this agreement: an answer to it that
+// nobody waits for belongs to what was given up since.
+func (m *Machine) given(seq uint64) bool { return seq != 0 && seq <= m.seq }
 
 // asker finds the request that a message answers.
 func (m *Machine) asker(seq uint64, kind reqKind) *req {

@@ -123,7 +123,7 @@ func (m *Machine) syncStatus(s *Status) {
 		return
 	}
 	s.SyncState, s.SyncDirection = "running", directionNames[m.syncSide()]
-	if y.failed || y.stopping {
+	if y.failed || m.steppingDown() {
 		s.SyncState = "paused"
 	}
 	if m.role != metadata.Primary {

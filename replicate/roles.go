@@ -13,6 +13,7 @@ type job struct {
 	until   Instant // of the stage; 0: no limit
 	next    func()  // what the stage waits for is there
 	needs   bool    // a durable change of the component is under way
+	leaving bool    // the node steps down: nothing new is begun with the peer
 }
 
 type stage uint8
@@ -114,6 +115,8 @@ func (m *Machine) reached(j *job) bool {
 	}
 	return false
 }
+
+func (m *Machine) steppingDown() bool { return m.job != nil && m.job.leaving }
 
 // idle says whether no application request and no sync is under way.
 func (m *Machine) idle() bool {
@@ -399,7 +402,7 @@ func (m *Machine) demote(to metadata.Role) {
 
 // stepDown ends what is under way, flushes both replicas and gives up the role.
 func (m *Machine) stepDown(to metadata.Role, then func()) {
-	m.sync.stopping = true
+	m.job.leaving = true
 	m.wait(draining, 0, func() {
 		if m.disk != diskOpen {
 			m.steppedDown(then)

@@ -44,7 +44,6 @@ const (
 type syncState struct {
 	phase     syncPhase
 	direction direction
-	stopping  bool // no new windows: the primary steps down
 	ops       int
 	cursor    int
 	window    int // how many ops at a time now
@@ -107,7 +106,7 @@ func (m *Machine) pumpSync() {
 		return
 	}
 	d := m.st.Dirty
-	if d.Count() > 0 && !s.stopping && m.now >= s.rests {
+	if d.Count() > 0 && !m.steppingDown() && m.now >= s.rests {
 		s.phase = syncCopying
 		for s.ops < s.window && len(s.copied) < MaxCopied {
 			w := d.NextWord(s.cursor)
@@ -138,10 +137,10 @@ func (m *Machine) pumpSync() {
 		return
 	}
 	switch {
-	case s.phase == syncCopying && !s.stopping:
+	case s.phase == syncCopying && !m.steppingDown():
 		s.phase, s.needRound = syncFlushing, m.rounds+1
 		m.round.wanted = true
-	case s.phase == syncFlushing && m.roundsDone >= s.needRound:
+	case s.phase == syncFlushing && !m.steppingDown() && m.roundsDone >= s.needRound:
 		m.endSync()
 	}
 }
@@ -237,7 +236,7 @@ func (m *Machine) syncRead(r *req, ev *Event) {
 func (m *Machine) onSyncNeed(msg *Msg) {
 	r := m.asker(msg.Seq, kSync)
 	if r == nil || msg.Mask&^r.mask != 0 {
-		m.protocol(true, "an answer to a comparison that was not asked")
+		m.protocol(r != nil || !m.given(msg.Seq), "an answer to a comparison that was not asked")
 		return
 	}
 	if msg.Mask == 0 {
@@ -253,7 +252,7 @@ func (m *Machine) onSyncBlocks(msg *Msg) {
 	r := m.asker(msg.Seq, kSync)
 	if r == nil || msg.Mask&^r.mask != 0 {
 		m.release(msg.Buf)
-		m.protocol(true, "blocks that were not asked for")
+		m.protocol(r != nil || !m.given(msg.Seq), "blocks that were not asked for")
 		return
 	}
 	if msg.Mask == 0 {
@@ -395,6 +394,9 @@ func (m *Machine) onSyncEnd(msg *Msg) {
 func (m *Machine) onSyncEnded(msg *Msg) {
 	c, ok := msg.Control.(*SyncEnd)
 	s := &m.sync
+	if ok && s.phase == syncIdle {
+		return // stopped since
+	}
 	if !ok || !(s.direction == fromPeer && s.phase == syncSource || s.direction == toPeer && s.phase == syncTarget) {
 		m.protocol(true, "the end of a sync that is not ending")
 		return
