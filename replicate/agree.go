@@ -244,7 +244,10 @@ func (m *Machine) onBegin(msg *Msg) {
 	case b.Verdict != m.verdict.String():
 		m.protocol(true, "the primary concludes "+b.Verdict+", this node "+m.verdict.String())
 		return
-	case b.Epoch.Less(m.mine.Epoch) || b.Size <= 0 || b.Size > m.mine.DataSize || b.Pair == 0:
+	case b.Size <= 0 || b.Size > m.mine.DataSize || b.Size%metadata.BlockSize != 0 || b.Sector != 512 && b.Sector != 4096:
+		m.protocol(true, "a conclusion about a device that cannot be")
+		return
+	case b.Epoch.Less(m.mine.Epoch) || b.Pair == 0:
 		m.protocol(true, "a conclusion that goes back")
 		return
 	}
@@ -346,7 +349,10 @@ func (m *Machine) onMap(msg *Msg) {
 		return
 	}
 	d := m.st.Dirty
-	for i := 0; 8*i < len(p.Bits); i++ {
+	if p.First < 0 || p.First > d.Words() {
+		return // about blocks beyond the agreed size
+	}
+	for i := 0; 8*i+8 <= len(p.Bits); i++ {
 		if p.First+i < d.Words() {
 			d.OrWord(p.First+i, binary.LittleEndian.Uint64(p.Bits[8*i:]))
 		}
