@@ -126,23 +126,26 @@ func DecodeControl(kind MsgKind, body []byte) (any, error) {
 	if err := json.Unmarshal(body, v); err != nil {
 		return nil, fmt.Errorf("message %d: %w", kind, err)
 	}
+	var lineage metadata.Lineage
 	switch v := v.(type) {
 	case *MapPart:
 		if len(v.Bits) == 0 || len(v.Bits)%8 != 0 || len(v.Bits) > 8*MaxMapPart || v.First < 0 {
 			return nil, fmt.Errorf("map message of %d bytes at word %d", len(v.Bits), v.First)
 		}
 	case *Facts:
-		if len(v.Lineage) > metadata.MaxGenerations || v.Role > metadata.Primary {
-			return nil, fmt.Errorf("facts out of bounds")
+		if v.Role > metadata.Primary {
+			return nil, fmt.Errorf("facts of an unknown role")
 		}
+		lineage = v.Lineage
 	case *Begin:
-		if len(v.Lineage) > metadata.MaxGenerations {
-			return nil, fmt.Errorf("lineage of %d generations", len(v.Lineage))
-		}
+		lineage = v.Lineage
 	case *SyncEnd:
-		if len(v.Lineage) > metadata.MaxGenerations {
-			return nil, fmt.Errorf("lineage of %d generations", len(v.Lineage))
-		}
+		lineage = v.Lineage
+	case *TakeOver:
+		lineage = v.Lineage
+	}
+	if len(lineage) > metadata.MaxGenerations {
+		return nil, fmt.Errorf("lineage of %d generations", len(lineage))
 	}
 	return v, nil
 }
