@@ -36,8 +36,8 @@ func (m *Machine) startRound() {
 	if m.disk != diskOpen && m.phase != linked {
 		return
 	}
-	if m.lossy {
-		m.lossy = false
+	if m.lossy && len(m.flushQueue) > 0 {
+		m.lossy = false // told to the application, not to a flush of our own
 		m.failFlushes()
 		return
 	}
