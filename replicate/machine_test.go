@@ -61,6 +61,25 @@ func TestTranscriptFullsyncWrite(t *testing.T) {
 	s.compare("fullsync-write")
 }
 
+func TestTranscriptSecondTerm(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() {
+		s.write(1, 0, block)
+		s.settle()
+		s.role(metadata.Secondary)
+		s.settle()
+		s.peer.Epoch, s.peer.Pair = s.m.st.Super().Epoch, s.m.st.Super().Pair
+		s.role(metadata.Primary)
+		s.settle()
+	})
+	s.say("the extent is in the log still, but the mark crashed-primary is not set: it comes first")
+	s.write(2, 0, block)
+	s.none("disk write")
+	s.done("commit")
+	s.compare("second-term")
+}
+
 func TestTranscriptHotWrite(t *testing.T) {
 	s := newScript(t, scriptSuper())
 	s.primary()
@@ -462,4 +481,36 @@ func TestTranscriptSplitBrain(t *testing.T) {
 	s.up()
 	s.tell()
 	s.compare("split-brain")
+}
+
+// TestTranscriptToldLoss: what only the peer had acknowledged is gone when it
+// returns with another instance; the next flush of the application says so, and no
+// flush of the machine's own takes that away from it.
+func TestTranscriptToldLoss(t *testing.T) {
+	s := newScript(t, scriptSuper(func(sb *metadata.Superblock) { sb.Marks = inconsistent }))
+	s.peer = side("B", 1, 0, raised, past(2, 1))
+	s.dirty = []byte{15, 0, 0, 0, 0, 0, 0, 0}
+	s.primary()
+	s.say("a primary that is being copied to acknowledges what the peer has")
+	s.silently(func() { s.write(1, 1<<20, block); s.settle() })
+	s.say("the peer loses its power and returns")
+	s.silently(func() { s.loses("connection reset") })
+	s.peer.Instance, s.peer.Epoch, s.peer.Pair = 2, s.m.st.Super().Epoch, s.m.st.Super().Pair
+	s.silently(s.up)
+	s.says(Msg{Kind: MsgReady})
+	s.done("commit")
+	s.done("commit")
+	s.sent = nil
+	s.say("what differs is copied, and the sync comes to its end")
+	s.silently(s.settle)
+	for _, r := range append([]*req(nil), s.m.active...) {
+		s.says(Msg{Kind: MsgSyncBlocks, Seq: r.seq})
+	}
+	s.settle()
+	s.say("now the application flushes")
+	s.request(ReqFlush, 2, 0, 0)
+	s.settle()
+	s.request(ReqFlush, 3, 0, 0)
+	s.settle()
+	s.compare("told-loss")
 }

@@ -30,6 +30,7 @@ type script struct {
 	sent    []Msg // not looked at by the peer yet, payloads and lists copied
 	command uint64
 	peer    Facts
+	dirty   []byte // of the peer's map, its first words
 	out     []Effect
 }
 
@@ -326,6 +327,9 @@ func (s *script) reply(msg *Msg) {
 	case MsgRenegotiate:
 		s.tell() // the secondary speaks first
 	case MsgBegin:
+		if s.dirty != nil {
+			s.says(Msg{Kind: MsgMap, Control: &MapPart{Bits: s.dirty}})
+		}
 		s.says(Msg{Kind: MsgReady})
 	case MsgReady:
 		s.says(Msg{Kind: MsgFlow})

@@ -121,6 +121,7 @@ func TestVerdictRules(t *testing.T) {
 		{"2 A new, B primary", side("A", 0, 0, 0, fresh), side("B", 5, 2, crashed, primary), "adopt by rule 2, from B, full", "A is new"},
 		{"2 both assume clean", side("A", 0, 0, metadata.AssumeClean, primary), side("B", 0, 0, metadata.AssumeClean, fresh), "adopt by rule 2, from A", ""},
 		{"2 one assumes clean", side("A", 0, 0, metadata.AssumeClean, primary), side("B", 0, 0, 0, fresh), "adopt by rule 2, from A, full", ""},
+		{"2 only the new one assumes clean", side("A", 0, 0, 0, primary), side("B", 0, 0, metadata.AssumeClean, fresh), "adopt by rule 2, from A, full", ""},
 		{"2 other side inconsistent", side("A", 5, 2, inconsistent), side("B", 0, 0, 0, fresh), "refused by rule 2", "nothing good to copy|promote A"},
 		{"2 new side in use", side("A", 0, 0, 0), side("B", 0, 0, 0, fresh, inUse(metadata.Epoch{})), "refused by rule 2", "role secondary on B"},
 		{"2 new side primary, not opened", side("A", 0, 0, 0), side("B", 0, 0, 0, fresh, primary), "adopt by rule 2, from A, full", ""},
