@@ -269,14 +269,16 @@ func (s *Store) Prepare() []Write {
 }
 
 // pageWords are the bits a page must have on the medium: never fewer than before
-// unless the map may be cleared.
+// unless the map may be cleared. What is being cleared is not relied on from now on.
 func (s *Store) pageWords(page int) []uint64 {
 	first := page * wordsPerPage
 	n := max(0, min(wordsPerPage, len(s.Dirty.words)-first))
 	words := make([]uint64, n)
 	for i := range n {
 		words[i] = s.Dirty.words[first+i]
-		if !s.exact {
+		if s.exact {
+			s.stable.ClearWord(first+i, ^words[i])
+		} else {
 			words[i] |= s.stable.words[first+i]
 		}
 	}

@@ -304,6 +304,10 @@ func (m *Machine) performPromotion() {
 		m.settleThenPromote() // something happened meanwhile: decide anew
 		return
 	}
+	if r := m.promotionRefusal(m.job.command.Force); r != nil {
+		m.done(r)
+		return
+	}
 	up := m.phase == linked
 	forced := m.marks().Has(metadata.Inconsistent|metadata.Outdated) && !(up && m.peerDisk == "uptodate")
 	if up && m.peer.Role == metadata.Primary {
