@@ -198,6 +198,11 @@ func (m *Machine) partPrimary() {
 	}
 	switch {
 	case !unconfirmed:
+	case m.badDisk && !m.marked:
+		// The peer never got what async had acknowledged: this disk, failed as it
+		// is, has the only copy, and the peer must not go on in its place.
+		m.badDisk = false
+		m.warn("writes that were acknowledged had not reached " + m.cfg.Peer + " when the disk failed: only this disk has them")
 	case !m.sound():
 		m.lossy = true
 		m.report(Report{Kind: ReportDataLoss, Reason: "writes that were acknowledged had not reached " + m.cfg.Peer + ", and this node has no good copy of them: the next flush fails"})
