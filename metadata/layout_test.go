@@ -51,7 +51,7 @@ func checkLayout(t *testing.T, what string, l Layout, size int64) {
 
 func TestLayoutInternal(t *testing.T) {
 	r := testRand(10)
-	for range 20000 {
+	for range 8000 {
 		size := drawSize(r)
 		l, err := Internal(size)
 		if err != nil {
@@ -73,7 +73,7 @@ func TestLayoutInternal(t *testing.T) {
 
 func TestLayoutComponentSizeIsTheInverse(t *testing.T) {
 	r := testRand(11)
-	for range 20000 {
+	for range 8000 {
 		data := drawSize(r)
 		size := ComponentSize(data)
 		rounded := (data + BlockSize - 1) / BlockSize * BlockSize
@@ -89,7 +89,7 @@ func TestLayoutComponentSizeIsTheInverse(t *testing.T) {
 
 func TestLayoutExternal(t *testing.T) {
 	r := testRand(12)
-	for range 20000 {
+	for range 8000 {
 		data := drawSize(r)
 		need := ExternalSize(data / BlockSize * BlockSize)
 		l, err := External(need, data)

@@ -518,7 +518,7 @@ func (m *storeModel) run(steps int) {
 // crash looked at after every few steps: any share of the sectors of a commit
 // under way may have reached the medium.
 func TestStoreAgainstModel(t *testing.T) {
-	seeds := uint64(24)
+	seeds := uint64(18)
 	if testing.Short() {
 		seeds = 10
 	}

@@ -265,7 +265,13 @@ func TestTranscriptSecondary(t *testing.T) {
 	s.none("disk flush")
 	s.done("disk write")
 	s.done("disk flush")
+	if !s.m.st.Unflushed() {
+		t.Fatal("clean before the primary said so")
+	}
 	s.says(Msg{Kind: MsgClean, Seq: 4})
+	if s.m.st.Unflushed() {
+		t.Fatal("flushed by both, and not clean")
+	}
 	s.say("zeroes, and a read for a primary that cannot read its own")
 	s.says(Msg{Kind: MsgZero, Seq: 5, Off: 0, Len: 4 * block})
 	s.done("disk zero")
@@ -356,6 +362,24 @@ func TestTranscriptDemote(t *testing.T) {
 	s.done("commit")
 	s.done("close")
 	s.compare("demote")
+}
+
+// TestTranscriptDemoteAlone: the peer may have lost what it acknowledged and never
+// flushed, so this node must not look like one that has nothing more.
+func TestTranscriptDemoteAlone(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() {
+		s.write(1, 0, block)
+		s.settle()
+		s.loses("connection reset")
+	})
+	s.role(metadata.Secondary)
+	s.settle()
+	if sb := s.m.st.Super(); s.m.role != metadata.Secondary || !sb.Marks.Has(raised|crashed) {
+		t.Errorf("role %s, marks %s: a peer that lost its cache would be copied from", s.m.role, sb.Marks)
+	}
+	s.compare("demote-alone")
 }
 
 func TestTranscriptDemoteInUse(t *testing.T) {

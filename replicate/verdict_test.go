@@ -418,7 +418,7 @@ func TestVerdictIsTheSameFromBothSides(t *testing.T) {
 		f.SectorSize <<= 3 * r.IntN(2)
 		return f
 	}
-	for range 200000 {
+	for range 50000 {
 		v := judgeBoth(t, some("A"), some("B"))
 		if t.Failed() {
 			return
