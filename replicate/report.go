@@ -103,8 +103,8 @@ func (m *Machine) Status(now Instant) Status {
 	if m.phase == linked {
 		s.PeerRole = m.peer.Role.String()
 	}
-	if m.role == metadata.Primary && m.cfg.NeedLease || m.role != metadata.Primary && m.cfg.NeedLease {
-		s.SuspendReason = "no-lease"
+	if m.cfg.NeedLease {
+		s.SuspendReason = "no-lease" // nobody grants one yet, so nothing is primary
 	}
 	if m.st == nil {
 		return s
@@ -113,6 +113,12 @@ func (m *Machine) Status(now Instant) Status {
 	s.Resuid, s.Localcnt, s.Remotecnt, s.Epoch, s.Marks = sb.Resuid, sb.Localcnt, sb.Remotecnt, sb.Epoch, sb.Marks
 	s.Size = sb.Bytes()
 	s.DirtyBytes = min(m.st.Dirty.Count()*metadata.BlockSize, s.Size)
+	for _, r := range m.bySeq {
+		if r.state == rAnswered && !r.broken && r.kind != kRead {
+			s.LagBytes += r.length
+			s.LagAge = max(s.LagAge, now-r.asked)
+		}
+	}
 	m.syncStatus(&s)
 	return s
 }

@@ -26,6 +26,8 @@ type Status struct {
 	SuspendReason                string // peer-lost no-lease reconfiguration both-failed operator
 	Counters                     Counters
 	Inflight                     int
+	LagBytes                     int64   // async: acknowledged and not confirmed by the peer
+	LagAge                       Instant // since when the oldest of them waits
 }
 
 // Counters only grow; they are the source of the metrics.
@@ -37,6 +39,4 @@ type Counters struct {
 	SyncSent    uint64    // bytes of blocks sent or fetched by sync
 	ErrLocal    [3]uint64 // by read, write, flush
 	ErrPeer     [3]uint64
-	LagBytes    int64   // async: acknowledged and not confirmed by the peer
-	LagOldest   Instant // when the oldest of them was acknowledged; 0 if none
 }

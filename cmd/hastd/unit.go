@@ -28,6 +28,7 @@ type unit struct {
 	node   string
 	peer   string
 	local  string                        // path of the component
+	paths  []string                      // to the peer, as "own address-peer's address"
 	conf   atomic.Pointer[conf.Resource] // as far as it is in force
 	run    *runner.Resource              // nil: it could not be made
 	err    error                         // why not
@@ -58,6 +59,7 @@ func (m *unitMaker) unit(r *conf.Resource) *unit {
 	opts, err := m.runnerOptions(r)
 	if err == nil {
 		u.peer = opts.Peer
+		u.paths = m.pathNames(opts.Peer)
 		u.run, err = runner.New(opts)
 	}
 	if err != nil {
@@ -151,6 +153,20 @@ func paths(c *conf.Config, self, peer *conf.Node) []transport.Path {
 	return ps
 }
 
+// pathNames name the paths to a peer alike on the side that dials and the one that
+// listens.
+func (m *unitMaker) pathNames(peer string) []string {
+	p, err := m.conf.Node(peer)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for i := range min(len(m.node.Addresses), len(p.Addresses)) {
+		names = append(names, m.node.Addresses[i].String()+"-"+p.Addresses[i].String())
+	}
+	return names
+}
+
 func parseMode(m conf.ReplicationMode) (replicate.Mode, error) {
 	switch m {
 	case conf.FullSync:
@@ -202,7 +218,7 @@ func (u *unit) sample(ctx context.Context) metrics.Sample {
 		}
 		return metrics.Sample{Resource: u.failed(why)}
 	}
-	return sampleOf(&s, u.local)
+	return sampleOf(&s, u.local, u.paths)
 }
 
 // failed is the status of a resource that cannot tell its own.
@@ -218,7 +234,7 @@ func (u *unit) failed(why string) api.Resource {
 
 // sampleOf translates what the runner tells into the words of the contract and
 // the metrics.
-func sampleOf(s *runner.Snapshot, local string) metrics.Sample {
+func sampleOf(s *runner.Snapshot, local string, paths []string) metrics.Sample {
 	m := metrics.Sample{
 		Resource: api.Resource{
 			Name: s.Name, Role: s.Role.String(), Status: s.Status.Status, Connection: s.Connection, Disk: s.Disk,
@@ -234,7 +250,10 @@ func sampleOf(s *runner.Snapshot, local string) metrics.Sample {
 		Size: s.Size, SyncSent: s.Counters.SyncSent, Inflight: s.Requests, BuffersFree: s.BuffersFree,
 		LogWrites: s.Counters.LogWrites, ErrLocal: s.Counters.ErrLocal, ErrPeer: s.Counters.ErrPeer,
 		Repairs: s.Counters.Repairs, Reconnects: s.Counters.Reconnects, SplitBrains: s.Counters.SplitBrains,
-		LagBytes: s.Counters.LagBytes, RoundTrip: s.RoundTrip,
+		LagBytes: s.LagBytes, LagSeconds: time.Duration(s.LagAge).Seconds(), RoundTrip: s.RoundTrip,
+	}
+	for i, name := range paths {
+		m.Paths = append(m.Paths, metrics.Path{Name: name, Up: s.PeerAddress != "" && s.PeerPath == i})
 	}
 	if p := s.Provider; p != nil {
 		m.Provider = &api.Provider{Kind: p.Kind, Path: p.Path, Size: p.Size}
