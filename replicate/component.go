@@ -93,14 +93,14 @@ func (m *Machine) open(then func(*Refusal)) {
 			fail(ev.Text)
 			return
 		}
-		m.held = true
+		m.inShell = true
 		st, problems, err := metadata.Load(ev.Image)
 		if err == nil && st.Super().Resource != m.cfg.Resource {
 			err = fmt.Errorf("the component holds resource %q, not %q", st.Super().Resource, m.cfg.Resource)
 		}
 		if err != nil {
 			m.fly(Effect{Kind: EffClose}, func(*Event) {
-				m.held = false
+				m.inShell = false
 				fail(err.Error())
 			})
 			return
@@ -146,11 +146,11 @@ func (m *Machine) warnOf(p metadata.Problems) {
 func (m *Machine) closeDisk(then func()) {
 	m.waiters, m.diskText = nil, ""
 	closed := func() {
-		m.disk, m.st, m.instance, m.held = diskClosed, nil, 0, false
+		m.disk, m.st, m.instance, m.inShell = diskClosed, nil, 0, false
 		m.commitOp = 0
 		then()
 	}
-	if !m.held {
+	if !m.inShell {
 		closed()
 		return
 	}

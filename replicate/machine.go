@@ -39,7 +39,7 @@ type Machine struct {
 	soundAt  uint64          // the commit that made the replica sound
 	unclean  bool            // opened after an unclean stop as secondary, peer not met since
 	diskOps  int             // operations on the data under way
-	held     bool            // the shell has it open
+	inShell  bool            // the shell has it open
 	openThen func(*Refusal)  // who waits for the component to be ready
 	markOp   OpID            // the last commit of a failing component
 	markThen func(ok bool)
@@ -49,6 +49,7 @@ type Machine struct {
 	freeReqs  []*req
 	queue     []*req // not started, in order of arrival
 	active    []*req // started; hold the range lock
+	held      ranges // where they are
 	journal   int    // active ones that wait for a commit
 	blockedBy blockage
 	retry     bool // something changed that may let queued requests start
@@ -191,6 +192,7 @@ func (m *Machine) settle() {
 	m.pumpSync()
 	m.runQueue()
 	m.startRound()
+	m.advanceJob() // what ended just now may have been the last it waited for
 	m.flushAcks()
 	if m.st != nil && m.disk.usable() && !m.st.Busy() && m.st.Pending() {
 		m.commitOp = m.nextOp(opCommit, 0)

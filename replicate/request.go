@@ -122,6 +122,7 @@ func (m *Machine) enqueue(r *req) {
 func (m *Machine) lock(r *req) {
 	r.at = len(m.active)
 	m.active = append(m.active, r)
+	m.held.add(r, 1)
 }
 
 // unlock lets go of the range.
@@ -134,6 +135,7 @@ func (m *Machine) unlock(r *req) {
 	m.active[r.at].at = r.at
 	m.active = m.active[:last]
 	r.at = -1
+	m.held.add(r, ^uint16(0))
 	m.retry = true
 }
 
@@ -169,9 +171,11 @@ func (m *Machine) runQueue() {
 }
 
 func (m *Machine) conflicting(r *req, earlier []*req) bool {
-	for _, s := range m.active {
-		if r.conflicts(s) {
-			return true
+	if m.held.near(r) {
+		for _, s := range m.active {
+			if r.conflicts(s) {
+				return true
+			}
 		}
 	}
 	for _, s := range earlier {
@@ -180,6 +184,46 @@ func (m *Machine) conflicting(r *req, earlier []*req) bool {
 		}
 	}
 	return false
+}
+
+// ranges counts, by hashed stretches of the device, the requests that hold the
+// range lock: most of the time a look at one counter tells that nothing is near.
+type ranges struct {
+	count [rangeSlots]uint16
+	wide  int // requests too long to be counted by stretches
+}
+
+const (
+	rangeSlots   = 8192
+	rangeStretch = WindowSize // bytes
+	rangeMany    = 64         // a request over more stretches is not counted but looked for
+)
+
+func (g *ranges) each(r *req, f func(n *uint16)) (all bool) {
+	first, last := r.off/rangeStretch, (r.end()-1)/rangeStretch
+	if last-first >= rangeMany {
+		return false
+	}
+	for i := first; i <= last; i++ {
+		f(&g.count[i%rangeSlots])
+	}
+	return true
+}
+
+// add counts a request in (n = 1) or out (n = -1).
+func (g *ranges) add(r *req, n uint16) {
+	if !g.each(r, func(c *uint16) { *c += n }) {
+		g.wide += int(int16(n))
+	}
+}
+
+// near says whether a request that holds the lock may overlap r.
+func (g *ranges) near(r *req) bool {
+	if g.wide > 0 || r.kind == kBarrier || r.kind == kTakeOver {
+		return true
+	}
+	found := false
+	return !g.each(r, func(c *uint16) { found = found || *c > 0 }) || found
 }
 
 // blockage is what keeps whole kinds of requests from starting in this pass.
