@@ -338,7 +338,7 @@ func TestLoadTakesTheOlderCopyOfATornLog(t *testing.T) {
 			}
 		}
 		if len(want) == len(older) && !slices.Equal(want, newer) { // the next one must not touch the copy that was read
-			for !s.Durable(s.Next() - 1) || s.Pending() {
+			for !s.Durable(s.Next()-1) || s.Pending() {
 				s.Prepare()
 				s.Committed()
 			}

@@ -25,7 +25,7 @@ type storeModel struct {
 	ext    int64
 
 	writes  []*modelWrite
-	flush   *modelFlush
+	flush   bool // one is under way
 	refs    map[Extent]int
 	marked  map[Block]bool // marked in the log since a flush of both last covered it
 	covered map[Block]bool // of marked: the flush under way covers it
@@ -44,8 +44,6 @@ type modelWrite struct {
 	commit   uint64
 	started  bool
 }
-
-type modelFlush struct{ open map[*modelWrite]bool }
 
 func (m *storeModel) fatalf(format string, args ...any) {
 	m.t.Helper()
@@ -99,12 +97,18 @@ func (m *storeModel) durableCovers(e Extent) bool {
 	return true
 }
 
-// stableBit reads a bit from the flushed medium, as Load would.
+// stableBit reads a bit from the flushed medium, as Load would; a commit under way
+// must not take it away.
 func (m *storeModel) stableBit(b Block) bool {
 	page := int64(b / blocksPerPage)
 	at := m.disk.layout.Map - m.disk.base + page*PageSize
 	p := m.disk.bytes[at : at+PageSize]
 	bit := b % blocksPerPage
+	for _, w := range m.disk.pending {
+		if w.Offset == m.disk.layout.Map+page*PageSize && w.Data[pageHead+bit/8]>>(bit%8)&1 == 0 {
+			return false
+		}
+	}
 	return p[pageHead+bit/8]>>(bit%8)&1 != 0 || !pageOK(p, int(page))
 }
 
@@ -255,7 +259,7 @@ func (m *storeModel) complete() {
 }
 
 func (m *storeModel) flushBegin() {
-	if !m.linked || m.flush != nil && m.r.IntN(4) > 0 { // some are begun again
+	if !m.linked || m.flush && m.r.IntN(4) > 0 { // some are begun again
 		return
 	}
 	m.act("flush begin", nil, func() {
@@ -271,12 +275,12 @@ func (m *storeModel) flushBegin() {
 				delete(m.covered, b)
 			}
 		}
-		m.flush = &modelFlush{}
+		m.flush = true
 	})
 }
 
 func (m *storeModel) flushEnd() {
-	if m.flush == nil {
+	if !m.flush {
 		return
 	}
 	m.act("flush end", nil, func() {
@@ -287,7 +291,7 @@ func (m *storeModel) flushEnd() {
 				delete(m.must, b) // the same on both, flushed
 			}
 		}
-		m.flush, m.covered = nil, map[Block]bool{}
+		m.flush, m.covered = false, map[Block]bool{}
 	})
 	if m.s.Unflushed() != (len(m.marked) > 0) {
 		m.fatalf("unflushed is %t, %d blocks are marked", m.s.Unflushed(), len(m.marked))
@@ -298,7 +302,7 @@ func (m *storeModel) flushEnd() {
 func (m *storeModel) lose() {
 	m.act("lose", nil, func() {
 		m.s.Lose()
-		m.linked, m.flush = false, nil
+		m.linked, m.flush = false, false
 		for b := range m.marked {
 			if !m.s.Dirty.Any(b, 1) {
 				m.fatalf("block %d was not flushed by both and is not dirty", b)
@@ -337,7 +341,7 @@ func (m *storeModel) relink() {
 
 // sync copies everything, flushes, and ends as replication 6.3 says.
 func (m *storeModel) sync() {
-	if !m.linked || len(m.writes) > 0 || m.flush != nil {
+	if !m.linked || len(m.writes) > 0 || m.flush {
 		return
 	}
 	m.what = "sync"
@@ -351,6 +355,28 @@ func (m *storeModel) sync() {
 	m.commit()
 	m.s.ClearMap()
 	m.must = map[Block]bool{}
+	if m.r.IntN(2) == 0 {
+		m.prepare() // life goes on while the map is being cleared
+		for range 12 {
+			m.acquire()
+			m.start()
+			m.complete()
+		}
+		if m.r.IntN(2) == 0 {
+			m.lose()
+		} else {
+			m.spill()
+		}
+		for range 24 {
+			m.acquire()
+			m.start()
+			m.complete()
+		}
+		m.committed()
+		m.prepare()
+		m.crash(false)
+		return
+	}
 	m.commit()
 	if m.s.Dirty.Count() != 0 {
 		m.fatalf("%d blocks are dirty after a sync", m.s.Dirty.Count())
@@ -433,11 +459,40 @@ func (m *storeModel) crash(real bool) {
 	}
 	m.disk.scratch = nil // it is the medium now
 	m.s, m.disk = s, c
-	m.writes, m.flush, m.linked = nil, nil, false
+	m.writes, m.flush, m.linked = nil, false, false
 	m.refs, m.touched = map[Extent]int{}, map[Extent]int{}
 	m.marked, m.covered = map[Block]bool{}, map[Block]bool{}
 	m.supers = [2]Superblock{*s.Super(), *s.Super()}
 	m.loading = s.Update(func(*Superblock) {})
+}
+
+// spill makes idle extents leave for the map.
+func (m *storeModel) spill() {
+	m.act("spill", nil, func() {
+		idle := 0
+		for _, e := range m.s.Log.extents() {
+			if m.refs[e] == 0 && m.s.Log.slots[m.s.Log.index[e]-1].journal <= m.s.durable {
+				idle++
+			}
+		}
+		if m.flush && m.linked {
+			return
+		}
+		_, ok := m.s.Spill(1 + m.r.IntN(8))
+		if ok != (idle > 0) {
+			m.fatalf("%t, %d extents are idle", ok, idle)
+		}
+		m.spilled++
+		for b := range m.marked { // now in the map instead
+			if sl := m.s.Log.slots[m.s.Log.index[m.extentOf(b)]-1]; !sl.unflushed {
+				if !m.s.Dirty.Any(b, 1) {
+					m.fatalf("block %d was spilled and is not dirty", b)
+				}
+				delete(m.marked, b)
+				delete(m.covered, b)
+			}
+		}
+	})
 }
 
 func (m *storeModel) run(steps int) {
@@ -463,31 +518,7 @@ func (m *storeModel) run(steps int) {
 		case op < 88:
 			m.committed()
 		case op < 91:
-			m.act("spill", nil, func() {
-				idle := 0
-				for _, e := range m.s.Log.extents() {
-					if m.refs[e] == 0 && m.s.Log.slots[m.s.Log.index[e]-1].journal <= m.s.durable {
-						idle++
-					}
-				}
-				if m.flush != nil && m.linked {
-					return
-				}
-				_, ok := m.s.Spill(1 + m.r.IntN(8))
-				if ok != (idle > 0) {
-					m.fatalf("%t, %d extents are idle", ok, idle)
-				}
-				m.spilled++
-				for b := range m.marked { // now in the map instead
-					if sl := m.s.Log.slots[m.s.Log.index[m.extentOf(b)]-1]; !sl.unflushed {
-						if !m.s.Dirty.Any(b, 1) {
-							m.fatalf("block %d was spilled and is not dirty", b)
-						}
-						delete(m.marked, b)
-						delete(m.covered, b)
-					}
-				}
-			})
+			m.spill()
 		case op < 93:
 			m.s.Update(func(sb *Superblock) {
 				sb.Localcnt++
@@ -680,5 +711,44 @@ func TestStoreWritesDamagedPagesAnew(t *testing.T) {
 	d.write(s.Prepare())
 	if m, damaged := DecodeMap(d.image().Map, 300<<20); damaged != 0 || m.Count() != blocksPerPage {
 		t.Fatalf("%d pages are damaged, %d blocks dirty", damaged, m.Count())
+	}
+}
+
+// TestStoreDoesNotRelyOnBitsBeingCleared: while ClearMap's commit is under way, an
+// extent whose blocks became dirty again must not leave on the strength of bits
+// that the commit is about to take away.
+func TestStoreDoesNotRelyOnBitsBeingCleared(t *testing.T) {
+	s, _, err := Load(image(t, testLayout(t, 64<<20), Superblock{Resource: "db", SectorSize: 512, ExtentSize: 1 << 20, Keepdirty: 16}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit := func() {
+		if s.Prepare() != nil {
+			s.Committed()
+		}
+	}
+	if _, ok := s.Acquire(0, BlockSize); !ok {
+		t.Fatal("no room")
+	}
+	s.Dirty.Set(0, 1)
+	s.PersistChanged()
+	commit()
+	s.Dirty.Clear(0, 1) // copied
+	s.ClearMap()
+	s.Prepare()
+	s.Mark(0, BlockSize) // written again, then the peer is lost
+	s.Release(0, BlockSize)
+	s.Lose()
+	if n := s.Reclaim(1); n != 0 {
+		t.Fatal("the extent left, and nothing on the medium will tell of its block")
+	}
+	s.Committed()
+	if n := s.Reclaim(1); n != 0 {
+		t.Fatal("the extent left before its bit was durable again")
+	}
+	s.PersistChanged()
+	commit()
+	if n := s.Reclaim(1); n != 1 {
+		t.Fatal("the extent stays although its bit is durable")
 	}
 }
