@@ -64,6 +64,7 @@ type Machine struct {
 	phase       phase
 	step        step
 	deadline    Instant // of the agreement
+	checkAt     Instant // when to look for answers that are late
 	helloRole   metadata.Role
 	peer        Facts // as told, kept up to date while linked
 	peerKnown   bool
@@ -280,7 +281,7 @@ func (m *Machine) Deadline() (Instant, bool) {
 		sooner(m.job.until)
 	}
 	if m.phase == linked && m.role == metadata.Primary && (len(m.bySeq) > 0 || m.round.peer || m.sync.ending()) {
-		sooner(m.now + Second)
+		sooner(m.checkAt)
 	}
 	if m.sync.phase == syncCopying && m.role == metadata.Primary {
 		sooner(m.sync.steered + steerEvery)
@@ -298,7 +299,10 @@ func (m *Machine) checkTimes() {
 			m.hangUp("no agreement was reached in time")
 		}
 	}
-	if m.phase == linked && m.oldestAsked() != 0 && m.now-m.oldestAsked() > m.cfg.Timeout+m.cfg.DiskTimeout {
-		m.hangUp("a request was not answered in time")
+	if m.now >= m.checkAt {
+		m.checkAt = m.now + Second
+		if t := m.oldestAsked(); m.phase == linked && t != 0 && m.now-t > m.cfg.Timeout+m.cfg.DiskTimeout {
+			m.hangUp("a request was not answered in time")
+		}
 	}
 }

@@ -195,8 +195,8 @@ type ranges struct {
 
 const (
 	rangeSlots   = 8192
-	rangeStretch = WindowSize // bytes
-	rangeMany    = 64         // a request over more stretches is not counted but looked for
+	rangeStretch = metadata.BlockSize // bytes
+	rangeMany    = 256                // a request over more stretches is not counted but looked for
 )
 
 func (g *ranges) each(r *req, f func(n *uint16)) (all bool) {
