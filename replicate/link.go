@@ -313,6 +313,7 @@ func (m *Machine) onMessage(ev *Event) {
 		m.release(msg.Buf)
 		return
 	}
+	m.heard = true
 	if msg.Kind == MsgRenegotiate {
 		m.onRenegotiate(msg)
 		return
@@ -333,7 +334,6 @@ func (m *Machine) onMessage(ev *Event) {
 	case msg.Kind == MsgProbe:
 		m.send(Msg{Kind: MsgAlive})
 	case msg.Kind == MsgAlive:
-		m.heard = true
 	case m.role == metadata.Primary:
 		m.toPrimary(msg)
 	case m.peer.Role == metadata.Primary:

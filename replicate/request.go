@@ -239,7 +239,7 @@ func (m *Machine) mayStart(r *req) bool {
 	case kWrite, kZero:
 		return m.blockedBy == 0 && m.mayWrite()
 	case kRepair:
-		return m.blockedBy == 0
+		return m.blockedBy == 0 && m.phase != agreeing
 	case kSync:
 		return true
 	}

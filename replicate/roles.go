@@ -510,6 +510,8 @@ func (m *Machine) cmdRecover() {
 		m.done(&Refusal{RefusedPolicy, "this node is primary: its data is in use", "run hastctl role secondary " + m.cfg.Resource + " first"})
 	case m.role == metadata.Init || m.disk != diskOpen:
 		m.done(&Refusal{RefusedPolicy, "the resource is not in use on " + m.cfg.Node, "run hastctl role secondary " + m.cfg.Resource + " first"})
+	case m.word == wordRefused && m.verdict.Rule != 11 && m.verdict.Rule != 14 && !m.job.command.Force:
+		m.done(&Refusal{RefusedPolicy, "giving up this node's data would not help: " + m.wordReason, m.wordHint})
 	case m.word != wordSplit && m.word != wordRefused && !m.job.command.Force:
 		m.done(&Refusal{RefusedPolicy, "there is nothing to recover from: the connection is " + connWords[m.word], "see hastctl status " + m.cfg.Resource})
 	default:

@@ -56,7 +56,7 @@ func (m *Machine) toSecondary(msg *Msg) {
 	if r.mask != 0 {
 		r.length = min(WindowSize, m.size()-r.off)
 	}
-	if r.off < 0 || r.length < 0 || r.off+r.length > m.size() {
+	if r.off < 0 || r.length < 0 || r.off > m.size() || r.length > m.size()-r.off || r.mask != 0 && r.off%WindowSize != 0 {
 		m.release(msg.Buf)
 		m.free(r)
 		m.protocol(true, fmt.Sprintf("a request of %d bytes at %d of %d", msg.Len, msg.Off, m.size()))

@@ -273,7 +273,9 @@ func restrict(v Verdict, a, b *Facts) Verdict {
 		return Verdict{Outcome: Refused, Rule: 12, Reason: "both nodes are primary",
 			Hint: "run hastctl role secondary on one of them"}
 	}
-	if v.Outcome == Equal && v.Full && v.Source != "" && !b.Epoch.Less(a.Epoch) {
+	// A secondary that missed a connection this primary had since its promotion is
+	// the older one. An epoch from a promotion alone would prove nothing.
+	if v.Outcome == Equal && v.Full && v.Source != "" && !b.Epoch.Less(a.AgreedEpoch) {
 		return Verdict{Outcome: Refused, Rule: 14,
 			Reason: "the replicas were not connected to each other last (one was restored from a copy?), and nothing tells which is newer",
 			Hint:   "run hastctl recover --discard-local on the node whose data is to be given up"}

@@ -237,7 +237,8 @@ func TestVerdictPairIDs(t *testing.T) {
 func TestVerdictConsent(t *testing.T) {
 	strange := pair(0x99, 0)
 	runCases(t, []verdictCase{
-		{"P has the later epoch", side("A", 0, 0, 0, primary, at(6, 1)), side("B", 0, 0, 0, strange, at(5, 1)), "equal by rule 7, from A, full", ""},
+		{"P agreed on the later epoch", side("A", 0, 0, 0, inUse(epoch(6, 1)), at(6, 1)), side("B", 0, 0, 0, strange, at(5, 1)), "equal by rule 7, from A, full", ""},
+		{"P was only promoted to it", side("A", 0, 0, 0, at(6, 1)), side("B", 0, 0, 0, strange, primary, at(7, 2)), "refused by rule 14", ""},
 		{"P has the same epoch", side("A", 0, 0, 0, primary, at(5, 1)), side("B", 0, 0, 0, strange, at(5, 1)), "refused by rule 14", "restored from a copy|recover --discard-local"},
 		{"P has an older epoch", side("A", 0, 0, 0, at(6, 1)), side("B", 0, 0, 0, primary, strange, at(5, 2)), "refused by rule 14", ""},
 		{"without a primary nothing is copied", side("A", 0, 0, 0, at(5, 1)), side("B", 0, 0, 0, strange, at(5, 1)), "equal by rule 7, full", ""},
@@ -271,7 +272,7 @@ func TestVerdictScenarios(t *testing.T) {
 		{"row 17: full sync into a new B cut", side("A", 4, 2, raised, primary, past(2, 1)), side("B", 2, 0, inconsistent, past(2, 1)), "behind by rule 5, from A", ""},
 		{"row 18: first full sync cut", side("A", 0, 0, crashed, inUse(epoch(3, 1)), alone), side("B", 0, 0, inconsistent), "behind by rule 5, from A", ""},
 		{"row 19: B promoted and demoted", side("A", 0, 0, crashed, inUse(epoch(4, 1)), at(4, 1)), side("B", 0, 0, 0, at(5, 2)), "equal by rule 7, from A", ""},
-		{"row 20: B restored from a snapshot", side("A", 0, 0, 0, primary, at(6, 1), pair(0x72, 0)), side("B", 0, 0, 0, at(5, 1), pair(0x71, 0)), "equal by rule 7, from A, full", ""},
+		{"row 20: B restored from a snapshot", side("A", 0, 0, 0, inUse(epoch(6, 1)), at(6, 1), pair(0x72, 0)), side("B", 0, 0, 0, at(5, 1), pair(0x71, 0)), "equal by rule 7, from A, full", ""},
 		{"row 20: A has written since", side("A", 0, 0, crashed, primary, at(6, 1), pair(0x72, 0)), side("B", 0, 0, 0, at(5, 1), pair(0x71, 0)), "behind by rule 7, from A, full", ""},
 		{"row 21: seventeen flaps", side("A", 1, 0, raised|crashed, inUse(epoch(20, 1)), alone, at(20, 1), past(2, 1)), side("B", 0, 0, inconsistent, at(20, 1)), "behind by rule 5, from A", ""},
 		{"row 22: both promoted before meeting", side("A", 0, 0, 0, resuid(0xaa), primary), side("B", 0, 0, 0, resuid(0xbb), primary), "refused by rule 3", "aa|bb"},
