@@ -2,8 +2,10 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +20,7 @@ type BatchOptions struct {
 	Events  int
 	Limit   time.Duration // stop after this long; 0: never
 	KeepOn  bool          // go on after a violation
+	Until   string        // go on until this oracle was violated
 	Log     io.Writer     // violations and progress; nil: silence
 	Tail    int           // how many lines of a failed run's trace to print
 }
@@ -68,7 +71,7 @@ func Batch(o BatchOptions) BatchResult {
 					fmt.Fprintln(o.Log, FailureText(r.Violation, o.Events, o.Tail))
 				}
 				mu.Unlock()
-				if !o.KeepOn {
+				if !o.KeepOn && o.Until == "" || r.Violation.Oracle == o.Until {
 					stop.Store(1)
 				}
 			}
@@ -82,6 +85,7 @@ func Batch(o BatchOptions) BatchResult {
 	}
 	wg.Wait()
 	res.Took = time.Since(began)
+	slices.SortFunc(res.Violations, func(a, b *Violation) int { return cmp.Compare(a.Seed, b.Seed) })
 	return res
 }
 

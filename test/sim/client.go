@@ -14,6 +14,7 @@ type app struct {
 	manual  bool  // a script drives it
 	atOnce  int   // how many requests it keeps under way
 	last    int64 // when a request last ended
+	held    int64 // it leaves the device alone until then
 }
 
 func (a *app) reset(n *node) {
@@ -32,10 +33,16 @@ func (a *app) providerUp() {
 }
 
 func (a *app) open() {
-	if a.n.prov == provUp && !a.opened {
+	if a.n.prov == provUp && !a.opened && a.n.w.now >= a.held {
 		a.opened, a.closing = true, false
 		a.arm(a.n.w.span(0, a.n.w.prof.Think))
 	}
+}
+
+// hold lets the device rest for a while.
+func (a *app) hold(d int64) {
+	a.close()
+	a.held = a.n.w.now + d
 }
 
 // close stops asking; the device is closed when all is answered.

@@ -57,6 +57,7 @@ func (w *World) injectFault() {
 // fault makes one thing go wrong; n is where, if it happens on a node.
 func (w *World) fault(k faultKind, n *node) {
 	w.faults++
+	w.forkSince = 0
 	w.cover.fault(faultNames[k])
 	w.tracef("FAULT %s at %s", faultNames[k], n.name)
 	d := w.span(5*millisecond, 300*millisecond)

@@ -33,9 +33,6 @@ type nodeJudge struct {
 	forced      bool // promoted by force since
 	ordered     bool // somebody ordered that since a sync into it was completed
 	wild        bool // its replica is a mixture that was promoted by force
-	splitSince  int64
-	wasRaised   bool
-	snapshotOld bool
 	lastDown    uint32
 	givenFrom   int32 // what it came from then
 	givenCut    uint32
@@ -157,7 +154,6 @@ func (n *node) oracleProcessGone() {
 	n.w.tick++
 	n.closeCut()
 	n.judge.term, n.judge.last = 0, 0
-	n.judge.splitSince = 0
 }
 
 // closeCut: nothing the peer writes from now on can be in this replica.
@@ -172,7 +168,7 @@ func (n *node) closeCut() {
 func (n *node) sessionEnded() {
 	n.w.tick++
 	n.closeCut()
-	n.judge.splitSince, n.judge.lastDown, n.judge.downAt = 0, n.w.tick, n.w.now
+	n.judge.lastDown, n.judge.downAt = n.w.tick, n.w.now
 }
 
 func (w *World) oracleSessionDown(n *node) { n.sessionEnded() }
@@ -217,7 +213,7 @@ func (w *World) oracleSent(s *session, n *node, m *replicate.Msg) {
 			// here on is another matter.
 			copy(n.judge.given, n.judge.floor)
 			n.judge.givenFrom, n.judge.givenCut = n.judge.from, n.judge.cut
-			n.judge.alone, n.judge.wasRaised = false, false
+			n.judge.alone = false
 		}
 	}
 }
@@ -324,9 +320,6 @@ func (n *node) oracleMarks(old, sb *metadata.Superblock) {
 	p := w.peerOf(n)
 	set := sb.Marks &^ old.Marks
 	cleared := old.Marks &^ sb.Marks
-	if set.Has(metadata.Raised) {
-		j.wasRaised = true
-	}
 	if set.Has(metadata.Inconsistent) && old.Resuid != 0 {
 		n.oracleOverwrite()
 	}
@@ -366,7 +359,7 @@ func (n *node) syncCompleted(p *node) {
 		copy(j.floor, p.judge.given)
 	}
 	j.wild = p.judge.wild
-	j.alone, j.wasRaised = false, false
+	j.alone = false
 	n.recovering, j.ordered = false, false
 	if j.term == 0 {
 		// What this node acknowledged earlier and did not flush is now what the source

@@ -58,6 +58,8 @@ type node struct {
 	commands   []*order
 	recovering bool // told to discard its data, not yet made equal again
 	wipeNext   bool // the operator gives this replica up
+	copied     bool // put back from an older copy and not created anew since
+	copies     [2]replicaCopy
 
 	judge nodeJudge
 }
@@ -101,7 +103,10 @@ func (n *node) reset(w *World, id int) {
 	n.prov = provNone
 	n.app.reset(n)
 	n.commands = n.commands[:0]
-	n.recovering, n.wipeNext = false, false
+	n.recovering, n.wipeNext, n.copied = false, false, false
+	for i := range n.copies {
+		n.copies[i].taken = false
+	}
 	size := w.prof.DataSize
 	if id == 1 {
 		size += w.prof.Larger

@@ -166,11 +166,9 @@ func (w *World) wipe(n *node) {
 	n.disk.blank()
 	j.sbOK = false
 	n.create()
-	clear(j.floor)
-	j.gone += len(j.pending)
-	j.pending = j.pending[:0]
-	j.alone, j.wild, j.forced, j.from, j.cut = false, false, true, 0, 0
-	n.recovering = false
+	n.forget()
+	j.from, j.cut = 0, 0
+	n.recovering, n.copied = false, false
 }
 
 // help is one round of the operator who wants the pair whole.
@@ -221,6 +219,9 @@ func (w *World) help() {
 		return
 	}
 	a, b := &w.nodes[0], &w.nodes[1]
+	if w.giveUpCopy() {
+		return
+	}
 	parted := false
 	for i := range st {
 		parted = parted || st[i].Connection == "split-brain" || st[i].Connection == "refused" || st[i].Status == "split-brain"
@@ -230,7 +231,11 @@ func (w *World) help() {
 	} else if op.trouble == 0 {
 		op.trouble = w.now
 	}
-	if parted && w.now-op.trouble > 1500*millisecond {
+	patience := 1500 * millisecond
+	if w.forked() {
+		patience = splitTime + second // let both say so first
+	}
+	if parted && w.now-op.trouble > patience {
 		op.trouble = w.now
 		w.reconcile(a, b, &st, primaries)
 		return
@@ -277,6 +282,12 @@ func (w *World) reconcile(a, b *node, st *[2]replicate.Status, primaries int) {
 			if st[i].Role == metadata.Primary {
 				victim = 1 - i
 			}
+		}
+	}
+	if a.copied != b.copied {
+		victim = 0
+		if b.copied {
+			victim = 1
 		}
 	}
 	for i := range w.nodes {

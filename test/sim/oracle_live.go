@@ -1,7 +1,5 @@
 package sim
 
-import "hastd/replicate"
-
 // Invariant 9 and liveness: every order is answered in time, and once faults stop
 // and the operator helps, the pair becomes complete.
 
@@ -19,14 +17,9 @@ func (w *World) oracleCommands() {
 			if n.frozen() {
 				o.at = n.thaw
 			}
-			if n.suspendedNow() && o.kind == replicate.CmdRole {
-				o.at = max(o.at, w.now-answerTime/2)
-			}
 			if w.now-o.at > answerTime {
 				w.violate("commands", "%s: command %d (kind %d, role %s, force %v) is not answered after %ds", n.name, o.id, o.kind, o.role, o.force, answerTime/second)
 			}
 		}
 	}
 }
-
-func (n *node) suspendedNow() bool { return false }

@@ -21,10 +21,7 @@ func (n *node) oracleOverwrite() {
 	if n.judge.term != 0 && w.diskFault {
 		return // its disk failed, and the peer keeps the record
 	}
-	if j.snapshotOld {
-		return
-	}
-	if j.alone && !p.judge.snapshotOld {
+	if j.alone {
 		w.violate("overwrite", "%s is to be overwritten, although it acknowledged writes that %s lacks and nobody discarded them", n.name, p.name)
 	}
 	if w.prof.Mode == replicate.Async || p.judge.wild || j.wild || p.judge.sb.Marks.Has(metadata.Forced) {
@@ -73,7 +70,7 @@ func (w *World) oracleReport(n *node, r *replicate.Report) {
 		p := w.peerOf(n)
 		// Section 12: both raised, and one of them died before it acknowledged anything.
 		raised := n.judge.sb.Marks.Has(metadata.Raised) && p.judge.sb.Marks.Has(metadata.Raised)
-		if !raised && !n.judge.forced && !p.judge.forced && !(n.judge.primaryOnce && p.judge.primaryOnce) && !n.judge.snapshotOld && !p.judge.snapshotOld {
+		if !raised && !n.judge.forced && !p.judge.forced && !(n.judge.primaryOnce && p.judge.primaryOnce) {
 			w.violate("false-split", "%s reports split-brain (%s), but since data flowed last only one node was primary and nobody used force", n.name, r.Reason)
 		}
 	}
@@ -84,30 +81,52 @@ func (w *World) forked() bool {
 	return w.nodes[0].judge.alone && w.nodes[1].judge.alone
 }
 
-// splitTime is how long two connected nodes may take to say split-brain.
-const splitTime = 20 * second
+// splitTime is how long two nodes that can reach each other may take to say
+// split-brain. The operator who helps waits a little longer.
+const splitTime = 3 * second
 
-// oracleFork: with both connected and both parted, both must say so soon.
+// oracleFork: when both wrote apart and can reach each other, both must say so
+// soon, and say that and nothing milder.
 func (w *World) oracleFork() {
-	if !w.forked() {
+	if !w.forked() || !w.canMeet() {
+		w.forkSince = 0
+		return
+	}
+	if w.forkSince == 0 {
+		w.forkSince = w.now
+	}
+	if w.now-w.forkSince <= splitTime {
 		return
 	}
 	for i := range w.nodes {
 		n := &w.nodes[i]
-		if n.state != running || n.sess == nil || n.frozen() || w.link.cut[0] || w.link.cut[1] {
-			n.judge.splitSince = 0
-			continue
-		}
-		st := n.status()
-		if st.Status == "split-brain" || st.Connection == "split-brain" || st.Disk == "failed" {
-			n.judge.splitSince = 0
-			continue
-		}
-		if n.judge.splitSince == 0 {
-			n.judge.splitSince = w.now
-		}
-		if w.now-n.judge.splitSince > splitTime && st.Role != metadata.Init {
-			w.violate("split", "%s is connected for %ds and says %s/%s, although both nodes acknowledged writes apart", n.name, splitTime/second, st.Status, st.Connection)
+		if st := n.status(); st.Status != "split-brain" && st.Connection != "split-brain" {
+			w.violate("split", "%s could reach its peer for %ds and says %s/%s, although both nodes acknowledged writes apart", n.name, splitTime/second, st.Status, st.Connection)
 		}
 	}
+}
+
+// canMeet says whether nothing keeps the two from judging each other, and nothing
+// but a split-brain can be the verdict.
+func (w *World) canMeet() bool {
+	l := &w.link
+	if l.cut[0] || l.cut[1] || l.slow > 1 || w.strangers() {
+		return false
+	}
+	primaries := 0
+	for i := range w.nodes {
+		n := &w.nodes[i]
+		if n.state != running || n.frozen() || !n.wantConnect || n.disk.slow > 1 || n.disk.gone || n.recovering || !n.consistent() || !n.idleOrders() ||
+			n.judge.sb.Size > w.peerOf(n).judge.sb.DataSize {
+			return false
+		}
+		st := n.status()
+		if st.Disk == "failed" || st.Role == metadata.Init {
+			return false
+		}
+		if st.Role == metadata.Primary {
+			primaries++
+		}
+	}
+	return primaries < 2
 }

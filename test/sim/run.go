@@ -20,6 +20,7 @@ func (w *World) runRandom() {
 	}
 	w.after(meet, w.operate)
 	w.nextFault = 300 + w.rng.IntN(300)
+	w.nextCopy, w.nextRestore = 50+w.nextFault/2, 2*w.nextFault
 	probe := 100
 	for w.events < w.opt.Events || w.faults < 5 || w.crashes < 1 {
 		if w.events > maxEvents {
@@ -31,6 +32,9 @@ func (w *World) runRandom() {
 		if w.events >= w.nextFault {
 			w.nextFault = w.events + w.prof.FaultGap/2 + w.rng.IntN(w.prof.FaultGap)
 			w.injectFault()
+		}
+		if w.prof.Restores {
+			w.copyAndRestore()
 		}
 		if w.events >= probe {
 			probe = w.events + 50 + w.rng.IntN(150)
@@ -49,7 +53,7 @@ func (w *World) settle() {
 	w.healAll()
 	w.prof.Think = 50 * millisecond
 	for i := range w.nodes {
-		w.nodes[i].app.atOnce = 2
+		w.nodes[i].app.atOnce, w.nodes[i].app.held = 2, 0
 	}
 	end := w.now + settleTime
 	limit := w.events + settleEvents

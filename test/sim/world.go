@@ -74,16 +74,19 @@ type World struct {
 	crashes int
 	quiet   bool // faults stopped
 	// scripted worlds have no clients, operators or faults of their own.
-	scripted  bool
-	op        operator
-	nextFault int
-	cmdID     uint64
-	seqArena  []uint64
-	failed    *Violation
-	diskFault bool // some disk error was injected: EIO is to be expected
-	eioOK     bool // an operator asked for errors
-	hooks     hooks
-	probes    int
+	scripted              bool
+	op                    operator
+	nextFault             int
+	nextCopy, nextRestore int
+	cmdID                 uint64
+	seqArena              []uint64
+	failed                *Violation
+	restored              bool // a replica was put back from an older copy (restore.go)
+	forkSince             int64
+	diskFault             bool // some disk error was injected: EIO is to be expected
+	eioOK                 bool // an operator asked for errors
+	hooks                 hooks
+	probes                int
 }
 
 // hooks let scripts act at exact points.
@@ -119,7 +122,12 @@ func (v *Violation) Error() string {
 // violationPanic unwinds a run from wherever an oracle spoke.
 type violationPanic struct{ v *Violation }
 
+// violate speaks for an oracle: it ends the run, unless that oracle cannot know
+// better since a replica was restored (restore.go).
 func (w *World) violate(oracle, format string, args ...any) {
+	if w.deaf(oracle) {
+		return
+	}
 	v := &Violation{Oracle: oracle, Text: fmt.Sprintf(format, args...), Seed: w.opt.Seed, Event: w.events, At: w.now}
 	w.tracef("VIOLATION %s: %s", oracle, v.Text)
 	panic(violationPanic{v})
@@ -168,6 +176,12 @@ func (w *World) Run(opt Options) (res Result) {
 	}()
 	w.reset(opt)
 	w.prof = randomProfile(w.rng)
+	if opt.Seed%restoreEvery == 0 {
+		w.prof.Restores = true
+		if opt.Seed/restoreEvery%3 != 0 {
+			w.prof.Think *= 20 // so that the two part without anything under way
+		}
+	}
 	w.build()
 	w.runRandom()
 	return w.result()
@@ -204,6 +218,7 @@ func (w *World) reset(opt Options) {
 	w.events, w.faults, w.crashes, w.quiet, w.scripted = 0, 0, 0, false, false
 	w.nextFault, w.cmdID, w.probes, w.failed = 0, 0, 0, nil
 	w.diskFault, w.eioOK = false, false
+	w.restored, w.forkSince, w.nextCopy, w.nextRestore = false, 0, 0, 0
 	w.hooks = hooks{}
 	w.seqArena = w.seqArena[:0]
 	w.op = operator{}
@@ -320,6 +335,7 @@ type Profile struct {
 	OperatorGap int64
 	Enabled     [faultKinds]bool
 	Cautious    bool // the operator seldom uses force
+	Restores    bool // a replica is put back from an older copy
 }
 
 func (p *Profile) String() string {
@@ -329,6 +345,9 @@ func (p *Profile) String() string {
 	}
 	if p.AssumeClean {
 		s += " assume-clean"
+	}
+	if p.Restores {
+		s += " restores"
 	}
 	return s
 }

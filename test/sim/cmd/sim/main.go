@@ -27,6 +27,7 @@ func run() int {
 	events := flag.Int("events", 0, "events a run at least (0: 2000)")
 	limit := flag.Duration("limit", 0, "end the batch after this long")
 	keepOn := flag.Bool("k", false, "go on after a violation")
+	until := flag.String("until", "", "go on until this oracle was violated")
 	tail := flag.Int("tail", 40, "lines of a failed run's trace")
 	table := flag.Bool("table", true, "print what was reached")
 	must := flag.Bool("coverage", false, "fail if something of expected.txt was not reached")
@@ -62,7 +63,7 @@ func run() int {
 		}
 		return 0
 	}
-	res := sim.Batch(sim.BatchOptions{From: *from, Runs: *runs, Workers: *workers, Events: *events, Limit: *limit, KeepOn: *keepOn, Log: os.Stdout, Tail: *tail})
+	res := sim.Batch(sim.BatchOptions{From: *from, Runs: *runs, Workers: *workers, Events: *events, Limit: *limit, KeepOn: *keepOn, Until: *until, Log: os.Stdout, Tail: *tail})
 	if *table {
 		fmt.Print(res.Cover)
 	}
