@@ -107,7 +107,7 @@ type Queue struct {
 	closed   bool
 	wg       sync.WaitGroup
 
-	latency atomic.Int64 // ns an operation takes, a moving mean
+	latency atomic.Int64 // ns an operation takes, by learn
 }
 
 type worker struct {
@@ -212,6 +212,25 @@ func (q *Queue) call() {
 	}
 	q.idle--
 	q.wake.Signal()
+}
+
+// learn takes in how long an operation took. On a busy machine the clock shows how
+// long the worker waited for a processor, which says nothing of the disk, and one
+// worker an operation would make it wait all the more. So the short times count:
+// the estimate follows them at once and the long ones by small steps. A disk that
+// is slow shows no short times. One that was fast and took very long just now is
+// taken for slow until the next operation.
+func (q *Queue) learn(took int64) {
+	old := q.latency.Load()
+	switch {
+	case took < old:
+		old -= (old - took) / 4
+	case took > int64(queueSlow):
+		old = max(old, int64(queueFast)) + int64(queueFast)/16
+	default:
+		old += min(took-old, int64(queueFast)/16)
+	}
+	q.latency.Store(min(old, int64(queueSlow)))
 }
 
 func (q *Queue) fast() bool { return q.latency.Load() < int64(queueFast) }
@@ -356,8 +375,7 @@ func (w *worker) work() {
 	w.pick()
 	q.call()
 	q.mu.Unlock()
-	began := Now()
-	now, ops, i := began, 0, 0
+	now, i := Now(), 0
 	for i < len(w.take) {
 		k := w.merged(w.take[i:])
 		w.start.Store(now)
@@ -367,15 +385,13 @@ func (w *worker) work() {
 			io.Issued, io.Took = now, end-now
 		}
 		slow := end-now > int64(queueSlow)
-		i, ops, now = i+k, ops+1, end
+		q.learn(end - now)
+		i, now = i+k, end
 		if slow && i < len(w.take) {
 			w.giveBack(i)
 		}
 	}
 	w.start.Store(0)
-	mean := (now - began) / int64(ops)
-	old := q.latency.Load()
-	q.latency.Store(old + (mean-old)/4)
 	q.done(w.take)
 	q.mu.Lock()
 }
@@ -416,7 +432,6 @@ func (w *worker) giveBack(from int) {
 	q := w.q
 	rest := w.take[from:]
 	w.take = w.take[:from]
-	q.latency.Store(int64(queueSlow))
 	q.mu.Lock()
 	for i := len(rest) - 1; i >= 0; i-- {
 		rest[i].next = q.head

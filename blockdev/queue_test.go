@@ -137,6 +137,54 @@ func TestQueueGivesBackWhatWaitsBehindASlowOperation(t *testing.T) {
 	q.Close()
 }
 
+// What a worker waited for a processor makes a fast disk no slow one, and a slow
+// disk shows itself within a few operations.
+func TestQueueTellsABusyMachineFromASlowDisk(t *testing.T) {
+	q := newQueue(&fakeStore{}, 1, newCollect().done)
+	defer q.Close()
+	if q.fast() {
+		t.Error("a disk nobody knows yet counts as fast")
+	}
+	const quick = int64(5 * time.Microsecond)
+	for range 20 {
+		q.learn(quick)
+	}
+	if !q.fast() {
+		t.Fatal("twenty short operations do not make it fast")
+	}
+	slow := 0
+	for i := range 1000 { // half are kept waiting, some for long
+		switch i % 4 {
+		case 0, 2:
+			q.learn(quick)
+		case 1:
+			q.learn(int64(3 * time.Millisecond))
+		case 3:
+			q.learn(int64(80 * time.Microsecond))
+		}
+		if !q.fast() {
+			slow++
+		}
+	}
+	if slow > 250 {
+		t.Errorf("a busy machine made the disk slow %d times of 1000", slow)
+	}
+	n := 0
+	for ; q.fast() && n < 100; n++ {
+		q.learn(int64(80 * time.Microsecond))
+	}
+	if n > 20 {
+		t.Errorf("it took %d operations of 80 µs to see that the disk is slow", n)
+	}
+	for range 5 {
+		q.learn(quick)
+	}
+	q.learn(int64(queueSlow) + 1)
+	if q.fast() {
+		t.Error("an operation of more than queueSlow changes nothing")
+	}
+}
+
 func TestQueueWorksAroundAnOperationThatHangs(t *testing.T) {
 	f := &fakeStore{enter: make(chan string, 8), leave: make(chan struct{})}
 	c := newCollect()
