@@ -104,7 +104,7 @@ func TestPeerStalled(t *testing.T) {
 
 // Back-pressure: a slow receiver loses nothing and keeps the order.
 func TestBackPressure(t *testing.T) {
-	p := newPair(t, short(options("alpha")), short(options("bravo")))
+	p := newPair(t, options("alpha"), options("bravo")) // a busy machine is slow as well
 	x, y := p.connect()
 	gate := make(chan struct{})
 	h := newSink()
@@ -116,7 +116,11 @@ func TestBackPressure(t *testing.T) {
 		x.Send([]Out{{Frame: Frame{Seq: uint64(i)}, Body: [][]byte{body}}})
 	}
 	for i := range frames {
-		gate <- struct{}{}
+		select {
+		case gate <- struct{}{}:
+		case <-y.Ended():
+			t.Fatalf("ended before frame %d: %v", i, y.Err())
+		}
 		if got := h.next(t); got.Seq != uint64(i) {
 			t.Fatalf("frame %d is %d", i, got.Seq)
 		}

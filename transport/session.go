@@ -19,7 +19,7 @@ type Out struct {
 
 // Token is told once that a frame needs its memory no more: its bytes have left
 // for the kernel, or the session ended. That says nothing of their arrival.
-// Released runs on the session's writer and must not block.
+// Released runs on the session's writer or inside Send and must not block.
 type Token interface{ Released() }
 
 // DoneFunc makes a Token of a function.
@@ -80,8 +80,9 @@ type Session struct {
 	serving bool
 	dry     bool // the data connection has nothing more to read
 	queue   []Out
-	err     error  // why it ends; the first reason stays
-	reason  string // of Close, for the bye
+	w       *writer // once serving
+	err     error   // why it ends; the first reason stays
+	reason  string  // of Close, for the bye
 	linger  *time.Timer
 
 	quiet    atomic.Bool  // not open any more: deliver nothing
@@ -124,9 +125,10 @@ func (s *Session) Err() error {
 	return s.err
 }
 
-// Send queues frames in order. It never blocks and does not bound the queue:
-// the caller bounds what it has in flight. Once the session is closing or has
-// ended nothing is sent and the tokens are told before Send returns.
+// Send sends frames in order. What is short and finds nothing before it goes to
+// the socket at once, the rest is queued. It never blocks and does not bound the
+// queue: the caller bounds what it has in flight. Once the session is closing or
+// has ended nothing is sent and the tokens are told before Send returns.
 func (s *Session) Send(out []Out) {
 	if len(out) == 0 {
 		return
@@ -136,6 +138,18 @@ func (s *Session) Send(out []Out) {
 		s.mu.Unlock()
 		release(out)
 		return
+	}
+	if s.serving && len(s.queue) == 0 && s.w.mu.TryLock() {
+		if s.w.fits(out) {
+			s.mu.Unlock()
+			done := s.w.now(out)
+			s.w.mu.Unlock()
+			if !done {
+				s.nudge()
+			}
+			return
+		}
+		s.w.mu.Unlock()
 	}
 	s.queue = append(s.queue, out...)
 	s.mu.Unlock()
@@ -178,8 +192,14 @@ func (s *Session) Serve(h Handler) error {
 		s.mu.Unlock()
 		panic("transport: Serve called twice")
 	}
-	s.serving = true
+	w, err := newWriter(s)
+	s.w, s.serving = w, err == nil
 	s.mu.Unlock()
+	if err != nil {
+		s.end(lostError("data", err))
+		s.releaseQueue()
+		return s.Err()
+	}
 
 	var wg sync.WaitGroup
 	for _, run := range []func(){s.writeLoop, s.controlLoop, s.pingLoop} {
@@ -188,6 +208,7 @@ func (s *Session) Serve(h Handler) error {
 	}
 	s.readLoop(h)
 	wg.Wait()
+	w.close()
 	s.releaseQueue()
 	return s.Err()
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // noise is n incompressible bytes.
@@ -198,5 +199,58 @@ func TestCloseWhileStalled(t *testing.T) {
 	}
 	if told.Load() != 32 {
 		t.Errorf("%d tokens told", told.Load())
+	}
+}
+
+// What is short leaves within Send; what the socket does not take then leaves
+// later, before all that was sent after it, and the session outlives its time-out.
+func TestSendGoesAheadByItself(t *testing.T) {
+	a, b := options("alpha"), options("bravo")
+	a.Timeout, b.Timeout = time.Second, time.Second
+	p := newPair(t, a, b)
+	x, y := p.connect()
+	gate := make(chan struct{})
+	h := newSink()
+	h.alloc = func(f *Frame, n int) []byte { <-gate; return make([]byte, n) }
+	ex, ey := serve(x, newSink()), serve(y, h)
+	y.Send([]Out{{}})
+	ex.h.next(t) // x is being served
+	body := noise(1, 4096)
+	const frames = 4000 // more than the sockets hold
+	var told atomic.Int64
+	atOnce := 0
+	for i := range frames {
+		x.Send([]Out{{Frame: Frame{Seq: uint64(i)}, Body: [][]byte{body}, Done: DoneFunc(func() { told.Add(1) })}})
+		if i == 0 && told.Load() == 1 {
+			atOnce++
+		}
+	}
+	if told.Load() == frames {
+		t.Error("the sockets took everything: nothing was left for the writer")
+	}
+	close(gate)
+	for i := range frames {
+		if got := h.next(t); got.Seq != uint64(i) || !bytes.Equal(got.body, body) {
+			t.Fatalf("frame %d is %d", i, got.Seq)
+		}
+	}
+	// Silence for longer than the time-out, after a write by Send.
+	x.Send([]Out{{Frame: Frame{Seq: frames}}})
+	if got := h.next(t); got.Seq != frames {
+		t.Fatalf("frame %d is %d", frames, got.Seq)
+	}
+	select {
+	case err := <-ex.done:
+		t.Fatalf("ended with %v", err)
+	case <-time.After(a.Timeout * 3 / 2):
+	}
+	if atOnce != 1 {
+		t.Error("the first frame waited for the writer")
+	}
+	x.Close("")
+	ex.wait(t)
+	ey.wait(t)
+	if told.Load() != frames {
+		t.Errorf("%d tokens told, %d frames sent", told.Load(), frames)
 	}
 }

@@ -3,6 +3,7 @@ package transport
 import (
 	"fmt"
 	"io"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,18 +16,29 @@ const (
 	batchPieces = 1024 // IOV_MAX
 	batchBytes  = 4 << 20
 	packArena   = 1 << 20
+	// nowBytes is how much Send writes by itself. Waking the writer costs more
+	// than copying so much into the socket; with more, the caller has better to do
+	// meanwhile.
+	nowBytes = 160 << 10
 )
 
-// writer turns queued frames into system calls. Its buffers are reused, so a
-// frame costs no allocation.
+// writer turns frames into system calls. Its buffers are reused, so a frame costs
+// no allocation. Whoever holds the lock writes: writeLoop, or Send when nothing
+// waits and little is to be sent.
 type writer struct {
+	mu    sync.Mutex
 	s     *Session
 	raw   syscall.RawConn
 	step  func(fd uintptr) bool // made once: a closure a call would allocate
+	once  func(fd uintptr) bool // likewise: step that never waits
+	cheap bool                  // encoding a body costs little
+	late  []Out                 // frames that Send began and the socket did not take
 	iov   []unix.Iovec
 	rest  []unix.Iovec // what step has still to write
 	left  int          // bytes in iov
 	errno error
+
+	frames, bodies, holes uint64 // not yet added to the metrics
 
 	heads []byte // headers and digests of the batch
 	arena []byte // compressed bodies of the batch
@@ -35,35 +47,52 @@ type writer struct {
 	dig   digester
 }
 
-// writeLoop sends what Send queues until the session ends.
-func (s *Session) writeLoop() {
+func newWriter(s *Session) (*writer, error) {
+	raw, err := s.data.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
 	w := &writer{
 		s:     s,
+		raw:   raw,
 		iov:   make([]unix.Iovec, 0, batchPieces),
 		heads: make([]byte, 0, batchFrames*(headerSize+digestMax)),
 	}
+	pack := packByName[s.o.Compression]
+	w.cheap = (pack == packNone || pack == packHole) && sumByName[s.o.Checksum] != sumSHA256
 	w.step = w.writev
-	defer w.pk.close()
-	raw, err := s.data.SyscallConn()
-	if err != nil {
-		s.end(lostError("data", err))
-		return
-	}
-	w.raw = raw
+	w.once = func(fd uintptr) bool { w.writev(fd); return true }
+	return w, nil
+}
+
+// writeLoop sends what Send queues or could not finish, until the session ends.
+func (s *Session) writeLoop() {
+	w := s.w
 	var batch []Out
 	for {
+		w.mu.Lock()
 		s.mu.Lock()
 		batch, s.queue = s.queue, batch[:0]
 		st := s.state
 		s.mu.Unlock()
-		switch {
-		case st == stateEnded:
+		if st == stateEnded {
+			w.mu.Unlock()
 			release(batch)
 			return
-		case len(batch) > 0:
-			if err := w.send(batch); err != nil {
-				s.writeFailed(err)
-			}
+		}
+		worked := len(batch)+len(w.late) > 0
+		err := w.finish()
+		if err == nil {
+			err = w.send(batch)
+		} else {
+			release(batch)
+		}
+		w.mu.Unlock()
+		switch {
+		case err != nil:
+			s.writeFailed(err)
+			continue
+		case worked:
 			continue
 		case st == stateClosing:
 			_ = s.data.CloseWrite() // the peer sees that it has everything
@@ -75,6 +104,69 @@ func (s *Session) writeLoop() {
 		case <-s.ended:
 		}
 	}
+}
+
+// fits says whether Send may write these frames by itself.
+func (w *writer) fits(out []Out) bool {
+	if !w.cheap || len(w.late) > 0 || len(out) > batchFrames {
+		return false
+	}
+	bytes, pieces := 0, len(out)
+	for i := range out {
+		pieces += len(out[i].Body)
+		for _, p := range out[i].Body {
+			bytes += len(p)
+		}
+	}
+	return bytes <= nowBytes && pieces <= batchPieces
+}
+
+// now sends frames that fit as far as the socket takes them without waiting.
+// False means that writeLoop must finish it. Called with the lock.
+func (w *writer) now(out []Out) bool {
+	for i := range out {
+		raw, hole, err := w.add(&out[i])
+		if err != nil {
+			panic("transport: a frame that fits cannot be encoded: " + err.Error())
+		}
+		w.count(raw, hole)
+	}
+	total := w.left
+	w.rest, w.errno = w.iov, nil
+	if err := w.raw.Write(w.once); err == nil && len(w.rest) == 0 {
+		w.s.progress.Store(0)
+		w.written(total)
+		w.heads = w.heads[:0]
+		release(out)
+		return true
+	}
+	// A broken connection shows itself to writeLoop again.
+	w.s.progress.Store(w.s.now())
+	w.late = append(w.late, out...)
+	return false
+}
+
+// finish writes what now began. Called with the lock.
+func (w *writer) finish() error {
+	if len(w.late) == 0 {
+		return nil
+	}
+	defer w.drop()
+	return w.flush()
+}
+
+// drop releases what now began.
+func (w *writer) drop() {
+	release(w.late)
+	w.late = w.late[:0]
+}
+
+// close waits for whoever writes and releases what is left.
+func (w *writer) close() {
+	w.mu.Lock()
+	w.drop()
+	w.pk.close()
+	w.mu.Unlock()
 }
 
 // writeFailed ends the session. A connection that broke below the writer may have
@@ -89,7 +181,6 @@ func (s *Session) writeFailed(err error) {
 
 // send writes and releases the whole batch, also when it fails.
 func (w *writer) send(batch []Out) error {
-	var bodies, holes uint64
 	first := 0 // batch[first:] is not released
 	defer func() { release(batch[first:]) }()
 	for i := range batch {
@@ -104,19 +195,18 @@ func (w *writer) send(batch []Out) error {
 		if err != nil {
 			return err
 		}
-		bodies += uint64(raw)
-		if hole {
-			holes++
-		}
+		w.count(raw, hole)
 	}
-	if err := w.flush(); err != nil {
-		return err
+	return w.flush()
+}
+
+// count takes in a frame for the metrics, which learn of it once a system call.
+func (w *writer) count(raw int, hole bool) {
+	w.frames++
+	w.bodies += uint64(raw)
+	if hole {
+		w.holes++
 	}
-	m := w.s.o.Metrics
-	m.FramesSent.Add(uint64(len(batch)))
-	m.BodySent.Add(bodies)
-	m.HolesSent.Add(holes)
-	return nil
 }
 
 // add encodes one frame behind the others of this system call.
@@ -233,20 +323,35 @@ func (w *writer) write() error {
 		return nil
 	}
 	total := w.left
-	w.rest, w.errno = w.iov, nil
+	if len(w.late) == 0 { // else now has begun
+		w.rest = w.iov
+	}
+	w.errno = nil
 	w.s.progress.Store(w.s.now())
 	err := w.raw.Write(w.step)
 	w.s.progress.Store(0)
-	clear(w.iov) // hold on to nobody's memory
-	w.iov, w.rest, w.left = w.iov[:0], nil, 0
 	if err == nil {
 		err = w.errno
 	}
 	if err != nil {
-		return &readError{err}
+		total = 0
+		err = &readError{err}
 	}
-	w.s.o.Metrics.BytesSent.Add(uint64(total))
-	return nil
+	w.written(total)
+	return err
+}
+
+// written empties iov after a write of n bytes.
+func (w *writer) written(n int) {
+	clear(w.iov) // hold on to nobody's memory
+	w.iov, w.rest, w.left = w.iov[:0], nil, 0
+	if m := w.s.o.Metrics; n > 0 {
+		m.BytesSent.Add(uint64(n))
+		m.FramesSent.Add(w.frames)
+		m.BodySent.Add(w.bodies)
+		m.HolesSent.Add(w.holes)
+	}
+	w.frames, w.bodies, w.holes = 0, 0, 0
 }
 
 // writev writes what the socket takes; false means wait until it takes more.
