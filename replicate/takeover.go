@@ -26,6 +26,9 @@ func (m *Machine) diskFailed(text string) {
 
 func (m *Machine) primaryDiskFailed() {
 	good := m.peerSound()
+	if m.st.Unflushed() {
+		m.peerOnly = true // what was not flushed here may never have reached this disk
+	}
 	m.repeatRound()
 	if !good {
 		m.hangUp("the disk of " + m.cfg.Node + " failed") // nothing can be had from the peer as things are
