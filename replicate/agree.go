@@ -156,7 +156,7 @@ func (m *Machine) decide() {
 		m.refuse(v)
 		return
 	}
-	m.wordReason, m.wordHint = "", ""
+	m.word, m.wordReason, m.wordHint = connecting, "", ""
 	switch {
 	case m.role != metadata.Primary && m.peer.Role != metadata.Primary:
 		m.agreeWithoutPrimary()

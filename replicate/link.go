@@ -339,8 +339,9 @@ func (m *Machine) onMessage(ev *Event) {
 	case m.peer.Role == metadata.Primary:
 		m.toSecondary(msg)
 	default:
+		// A secondary may still answer what a primary asked before it stepped down.
 		m.release(msg.Buf)
-		m.protocol(true, "data although no node is primary")
+		m.protocol(!msg.Kind.answers(), "data although no node is primary")
 	}
 }
 

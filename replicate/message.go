@@ -70,3 +70,12 @@ type Msg struct {
 	Seqs    []uint64 // valid only until the effect or event was handled
 	Control any      // one of the structs of control.go
 }
+
+// answers says whether a message is a secondary's answer.
+func (k MsgKind) answers() bool {
+	switch k {
+	case MsgReceived, MsgWrote, MsgFlushed, MsgData, MsgFailed, MsgSyncNeed, MsgSyncBlocks, MsgSyncEnded, MsgTookOver:
+		return true
+	}
+	return false
+}
