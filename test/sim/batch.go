@@ -14,15 +14,16 @@ import (
 
 // BatchOptions choose many runs.
 type BatchOptions struct {
-	From    uint64
-	Runs    int
-	Workers int
-	Events  int
-	Limit   time.Duration // stop after this long; 0: never
-	KeepOn  bool          // go on after a violation
-	Until   string        // go on until this oracle was violated
-	Log     io.Writer     // violations and progress; nil: silence
-	Tail    int           // how many lines of a failed run's trace to print
+	From     uint64
+	Runs     int
+	Workers  int
+	Events   int
+	Limit    time.Duration // stop after this long; 0: never
+	KeepOn   bool          // go on after a violation
+	Restores bool          // every run restores a replica
+	Until    string        // go on until this oracle was violated
+	Log      io.Writer     // violations and progress; nil: silence
+	Tail     int           // how many lines of a failed run's trace to print
 }
 
 // BatchResult tells what many runs were.
@@ -57,7 +58,7 @@ func Batch(o BatchOptions) BatchResult {
 					break
 				}
 				c.Runs++
-				r := w.Run(Options{Seed: o.From + uint64(i), Events: o.Events, Cover: c})
+				r := w.Run(Options{Seed: o.From + uint64(i), Events: o.Events, Restores: o.Restores, Cover: c})
 				runs++
 				events += int64(r.Events)
 				writes += int64(r.Writes)
@@ -68,7 +69,7 @@ func Batch(o BatchOptions) BatchResult {
 				mu.Lock()
 				res.Violations = append(res.Violations, r.Violation)
 				if o.Log != nil {
-					fmt.Fprintln(o.Log, FailureText(r.Violation, o.Events, o.Tail))
+					fmt.Fprintln(o.Log, FailureText(r.Violation, o))
 				}
 				mu.Unlock()
 				if !o.KeepOn && o.Until == "" || r.Violation.Oracle == o.Until {
@@ -91,20 +92,23 @@ func Batch(o BatchOptions) BatchResult {
 
 // FailureText is what a person needs of a failed run: the oracle, the end of the
 // trace (the seed is run again for it) and the command that replays it.
-func FailureText(v *Violation, events, tail int) string {
+func FailureText(v *Violation, o BatchOptions) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%v\n", v)
-	if tail > 0 {
+	if o.Tail > 0 {
 		var t bytes.Buffer
-		NewWorld().Run(Options{Seed: v.Seed, Events: events, Trace: &t})
+		NewWorld().Run(Options{Seed: v.Seed, Events: o.Events, Restores: o.Restores, Trace: &t})
 		lines := strings.Split(strings.TrimRight(t.String(), "\n"), "\n")
-		for _, l := range lines[max(0, len(lines)-tail):] {
+		for _, l := range lines[max(0, len(lines)-o.Tail):] {
 			fmt.Fprintf(&b, "    %s\n", l)
 		}
 	}
 	fmt.Fprintf(&b, "  replay: go run ./test/sim/cmd/sim -seed %d -trace", v.Seed)
-	if events != 0 {
-		fmt.Fprintf(&b, " -events %d", events)
+	if o.Events != 0 {
+		fmt.Fprintf(&b, " -events %d", o.Events)
+	}
+	if o.Restores {
+		b.WriteString(" -restores")
 	}
 	return b.String()
 }

@@ -29,7 +29,8 @@ type arena struct {
 	live int // owned by the machine
 }
 
-const memIndexBits = 12
+// memIndexBits bounds how many buffers a node may hold. Honest runs stay below 70.
+const memIndexBits = 7
 
 func (a *arena) reset() {
 	a.free = a.free[:0]

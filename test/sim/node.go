@@ -321,8 +321,8 @@ func (n *node) step() {
 	n.setTimer()
 }
 
-// maxEffects bounds what one step may ask for.
-const maxEffects = 20_000
+// maxEffects bounds what one step may ask for. Honest runs stay below 100.
+const maxEffects = 400
 
 func (n *node) setTimer() {
 	at, ok := n.m.Deadline()

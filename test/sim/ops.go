@@ -32,8 +32,8 @@ type op struct {
 	copied []byte
 }
 
-// maxOps bounds what a machine may have under way.
-const maxOps = 2048
+// maxOps bounds what a machine may have under way. Honest runs stay below 100.
+const maxOps = 256
 
 // carryOut begins one effect.
 func (n *node) carryOut(e *replicate.Effect) {

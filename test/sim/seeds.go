@@ -16,4 +16,5 @@ var NamedSeeds = []NamedSeed{
 	{6843, "clearing-commit-under-way", "an extent left the log because its bits stood in the map on the medium, which a commit under way was clearing"},
 	{1725, "target-primary-loses-cache", "a flush was acknowledged although the source had lost what it held only in its cache and had not got it again"},
 	{703, "resumed-is-not-lost", "a loss of data was reported by a primary whose own replica had everything"},
+	{1300, "late-pull-after-failed-disk", "a primary that stepped down took a late answer of its peer for a protocol error"},
 }

@@ -104,6 +104,8 @@ type Options struct {
 	Events int       // at least; 0: 2,000
 	Trace  io.Writer // readable transcript, if not nil
 	Cover  *Coverage // counts what was reached, if not nil
+	// Restores has a replica put back from an older copy whatever the seed says.
+	Restores bool
 }
 
 // Violation is an oracle's word.
@@ -176,9 +178,9 @@ func (w *World) Run(opt Options) (res Result) {
 	}()
 	w.reset(opt)
 	w.prof = randomProfile(w.rng)
-	if opt.Seed%restoreEvery == 0 {
+	if opt.Restores || opt.Seed%restoreEvery == 0 {
 		w.prof.Restores = true
-		if opt.Seed/restoreEvery%3 != 0 {
+		if opt.Seed%3 != 0 {
 			w.prof.Think *= 20 // so that the two part without anything under way
 		}
 	}

@@ -22,19 +22,20 @@ type Edit struct{ File, Old, New string }
 type Bug struct {
 	Name   string
 	Oracle string // as Violation.Oracle
-	Runs   int    // how many seeds are enough; 0: 400
+	Runs   int    // how many seeds must be enough, from 1 on; 0: 400
+	Took   int    // the seed that caught it when the table was written last
 	Edits  []Edit
 }
 
 // Result tells what the simulator said of a bug.
 type Result struct {
 	Bug    Bug
-	Fired  map[string]int // violations by oracle
+	First  map[string]int // the first seed that each oracle spoke in
 	Output string
 }
 
 // Found says whether the expected oracle fired.
-func (r *Result) Found() bool { return r.Fired[r.Bug.Oracle] > 0 }
+func (r *Result) Found() bool { return r.First[r.Bug.Oracle] > 0 }
 
 // Copy copies the Go sources of a module that the simulator needs into dir.
 func Copy(module, dir string) error {
@@ -69,7 +70,29 @@ func Copy(module, dir string) error {
 	return nil
 }
 
-var line = regexp.MustCompile(`(?m)^  (\S+) +(\d+), seeds`)
+var line = regexp.MustCompile(`(?m)^  (\S+) +\d+, seeds \[(\d+)`)
+
+// Check says whether a bug's texts stand in the module as the table has them.
+func Check(module string, b Bug) error {
+	for _, e := range b.Edits {
+		if _, err := edited(module, b, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// edited is a file with an edit made.
+func edited(module string, b Bug, e Edit) (string, error) {
+	src, err := os.ReadFile(filepath.Join(module, e.File))
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(src), e.Old); n != 1 {
+		return "", fmt.Errorf("planted bug %q: its text stands %d times in %s; write the table anew", b.Name, n, e.File)
+	}
+	return strings.Replace(string(src), e.Old, e.New, 1), nil
+}
 
 // Try plants a bug in a fresh copy of the module and runs the simulator on it.
 func Try(module string, b Bug) (*Result, error) {
@@ -82,15 +105,11 @@ func Try(module string, b Bug) (*Result, error) {
 		return nil, err
 	}
 	for _, e := range b.Edits {
-		path := filepath.Join(dir, e.File)
-		src, err := os.ReadFile(path)
+		src, err := edited(dir, b, e)
 		if err != nil {
 			return nil, err
 		}
-		if n := strings.Count(string(src), e.Old); n != 1 {
-			return nil, fmt.Errorf("planted bug %q: its text stands %d times in %s; write the table anew", b.Name, n, e.File)
-		}
-		if err := os.WriteFile(path, []byte(strings.Replace(string(src), e.Old, e.New, 1)), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, e.File), []byte(src), 0o644); err != nil {
 			return nil, err
 		}
 	}
@@ -98,14 +117,14 @@ func Try(module string, b Bug) (*Result, error) {
 	if runs == 0 {
 		runs = 400
 	}
-	cmd := exec.Command("go", "run", "./test/sim/cmd/sim", "-runs", strconv.Itoa(runs), "-k", "-tail", "0", "-table=false")
+	cmd := exec.Command("go", "run", "./test/sim/cmd/sim", "-runs", strconv.Itoa(runs), "-until="+b.Oracle, "-tail", "0", "-table=false")
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
-	r := &Result{Bug: b, Fired: map[string]int{}, Output: string(out)}
+	r := &Result{Bug: b, First: map[string]int{}, Output: string(out)}
 	for _, m := range line.FindAllStringSubmatch(r.Output, -1) {
-		r.Fired[m[1]], _ = strconv.Atoi(m[2])
+		r.First[m[1]], _ = strconv.Atoi(m[2])
 	}
-	if err != nil && len(r.Fired) == 0 {
+	if err != nil && len(r.First) == 0 {
 		return nil, fmt.Errorf("planted bug %q: the simulator did not run: %w\n%s", b.Name, err, out)
 	}
 	return r, nil

@@ -1,5 +1,11 @@
 package planted
 
+// Oracles are all words that World.violate is given, and panic.
+var Oracles = []string{
+	"ack", "bounds", "commands", "dirty", "durable", "equal", "errors", "false-split", "garbage", "handles", "live",
+	"loss", "metadata", "overwrite", "panic", "promote", "protocol", "reads", "shell", "split",
+}
+
 // Bugs are the mistakes that are planted.
 var Bugs = []Bug{
 	{Name: "acknowledge alone before the raise is durable", Oracle: "ack", Edits: []Edit{
@@ -32,5 +38,42 @@ var Bugs = []Bug{
 	}},
 	{Name: "keep the body of a message", Oracle: "handles", Edits: []Edit{
 		{"replicate/sync.go", "	m.release(r.data)\n	m.release(r.buf)\n", "	m.release(r.buf)\n"},
+	}},
+	{Name: "an order waits for a commit of a failed disk", Oracle: "commands", Runs: 2000, Edits: []Edit{
+		{"replicate/takeover.go", "	m.jobFailed(&Refusal{RefusedIO, \"the disk failed: \" + text, \"\"})\n", ""},
+	}},
+	{Name: "never look again at what waits for a range", Oracle: "live", Runs: 2000, Edits: []Edit{
+		{"replicate/request.go", "	m.held.add(r, ^uint16(0))\n	m.retry = true\n", "	m.held.add(r, ^uint16(0))\n"},
+	}},
+	{Name: "call a split-brain a refusal", Oracle: "split", Runs: 2000, Edits: []Edit{
+		{"replicate/agree.go", "	if v.Outcome == SplitBrain {\n		word = wordSplit\n", "	if v.Outcome == SplitBrain && v.Rule == 13 {\n		word = wordSplit\n"},
+	}},
+	{Name: "a target keeps its own history", Oracle: "false-split", Runs: 2000, Edits: []Edit{
+		{"replicate/sync.go", "	sb.Remotecnt, sb.Lineage = source.Localcnt, source.Lineage\n", "	sb.Remotecnt = source.Localcnt\n"},
+	}},
+	{Name: "keep the payload of applied writes", Oracle: "bounds", Runs: 2000, Edits: []Edit{
+		{"replicate/secondary.go", "	m.release(r.buf)\n	m.applying--\n", "	m.applying--\n"},
+	}},
+	{Name: "fail what waits when the peer is lost", Oracle: "errors", Runs: 2000, Edits: []Edit{
+		{"replicate/link.go", "		m.report(Report{Kind: ReportSuspended, Old: old, New: why})\n", "		m.report(Report{Kind: ReportSuspended, Old: old, New: why})\n		m.failHeld()\n"},
+	}},
+	{Name: "forget which copied blocks are zeroes", Oracle: "garbage", Runs: 2000, Edits: []Edit{
+		{"replicate/sync.go", "Mask: msg.Mask, Zeroes: msg.Zeroes, Buf: r.buf})", "Mask: msg.Mask, Buf: r.buf})"},
+	}},
+	{Name: "a checksum that leaves out what was added last", Oracle: "metadata", Runs: 2000, Edits: []Edit{
+		{"metadata/superblock.go", "	le.PutUint32(b[12:], crc32.Checksum(b, castagnoli))\n", "	sum := crc32.Checksum(b, castagnoli)\n	if len(sb.Lineage) > 4 {\n		sum = crc32.Checksum(b[:192+24*4], castagnoli)\n	}\n	le.PutUint32(b[12:], sum)\n"},
+	}},
+	{Name: "call lost what this node has too", Oracle: "loss", Runs: 2000, Edits: []Edit{
+		{"replicate/link.go", "	if m.sound() {\n		m.peerOnly, m.peerOnlyOld = false, false\n	}\n", ""},
+		{"replicate/sync.go", "		m.peerOnly, m.peerOnlyOld = false, false // this node has a copy of everything now\n", ""},
+	}},
+	{Name: "take a late answer for a lie", Oracle: "protocol", Runs: 2000, Edits: []Edit{
+		{"replicate/primary.go", "{ return seq != 0 && seq <= m.seq }", "{ return false }"},
+	}},
+	{Name: "a log copy that ends within a sector", Oracle: "shell", Edits: []Edit{
+		{"metadata/log.go", "	n := (logHead + 4*len(extents) + PageSize - 1) / PageSize * PageSize\n", "	n := logHead + 4*len(extents)\n"},
+	}},
+	{Name: "begin a commit while one is under way", Oracle: "panic", Edits: []Edit{
+		{"replicate/machine.go", "m.disk.usable() && !m.st.Busy() && m.st.Pending() {", "m.disk.usable() && m.st.Pending() {"},
 	}},
 }

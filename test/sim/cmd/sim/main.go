@@ -27,6 +27,7 @@ func run() int {
 	events := flag.Int("events", 0, "events a run at least (0: 2000)")
 	limit := flag.Duration("limit", 0, "end the batch after this long")
 	keepOn := flag.Bool("k", false, "go on after a violation")
+	restores := flag.Bool("restores", false, "have a replica put back from an older copy in every run")
 	until := flag.String("until", "", "go on until this oracle was violated")
 	tail := flag.Int("tail", 40, "lines of a failed run's trace")
 	table := flag.Bool("table", true, "print what was reached")
@@ -48,7 +49,7 @@ func run() int {
 		defer pprof.StopCPUProfile()
 	}
 	if *seed != 0 {
-		opt := sim.Options{Seed: *seed, Events: *events}
+		opt := sim.Options{Seed: *seed, Events: *events, Restores: *restores}
 		out := bufio.NewWriter(os.Stdout)
 		if *trace {
 			opt.Trace = out
@@ -63,7 +64,7 @@ func run() int {
 		}
 		return 0
 	}
-	res := sim.Batch(sim.BatchOptions{From: *from, Runs: *runs, Workers: *workers, Events: *events, Limit: *limit, KeepOn: *keepOn, Until: *until, Log: os.Stdout, Tail: *tail})
+	res := sim.Batch(sim.BatchOptions{From: *from, Runs: *runs, Workers: *workers, Events: *events, Restores: *restores, Limit: *limit, KeepOn: *keepOn, Until: *until, Log: os.Stdout, Tail: *tail})
 	if *table {
 		fmt.Print(res.Cover)
 	}
