@@ -104,6 +104,7 @@ func (w *World) fault(k faultKind, n *node) {
 	case faultFreeze:
 		if n.state == running {
 			n.thaw = w.now + d
+			n.asleep = n.thaw
 			n.frozenPeer(d)
 		}
 	case faultDiskWrite:

@@ -224,7 +224,7 @@ func (w *World) oracleDelivered(s *session, n *node, m *replicate.Msg, it *strea
 	switch m.Kind {
 	case replicate.MsgFlow:
 		s.flow[n.id] = true
-		w.flowBegins(n, s.term)
+		w.flowBegins(s, n)
 	case replicate.MsgRenegotiate:
 		s.flow[n.id] = false
 	case replicate.MsgWrite:
@@ -260,11 +260,13 @@ func (w *World) flowSent(p *node) {
 }
 
 // flowBegins: the secondary s was told that data flows.
-func (w *World) flowBegins(s *node, term int32) {
-	p := w.peerOf(s)
+func (w *World) flowBegins(x *session, s *node) {
+	p, term := w.peerOf(s), x.term
 	p.judge.primaryOnce, s.judge.primaryOnce = true, false
 	p.judge.forced, s.judge.forced = false, false
-	if s.consistent() && p.consistent() {
+	if s.consistent() && p.consistent() && x.side[p.id].state == sideUp && x.side[p.id].life == p.life {
+		// (A word that was held up and comes after the primary gave up the connection
+		// says nothing of what that has acknowledged alone since.)
 		// Neither has anything to be copied that would make it inconsistent.
 		w.join(p, s)
 	}

@@ -35,6 +35,7 @@ type node struct {
 	out      []replicate.Effect
 	draining bool
 	thaw     int64 // frozen until then
+	asleep   int64 // what was to happen while it was frozen happens then, even if that ended early
 	timerAt  int64 // when the next kTimer stands in the queue; 0: none
 	skew     int64
 	drift    int64 // parts in a million
@@ -96,7 +97,7 @@ func (n *node) reset(w *World, id int) {
 	n.mem.reset()
 	n.ids.Seed(w.rng.Uint64(), uint64(id)+1)
 	n.mailbox, n.batch, n.out = n.mailbox[:0], n.batch[:0], n.out[:0]
-	n.draining, n.thaw, n.timerAt = false, 0, 0
+	n.draining, n.thaw, n.asleep, n.timerAt = false, 0, 0, 0
 	n.skew, n.drift = w.span(second, 1000*second), w.span(-200, 200)
 	n.dropOps()
 	n.sess, n.wantConnect = nil, false
@@ -212,7 +213,7 @@ func (n *node) die() {
 	n.life++
 	n.m = nil
 	n.mailbox, n.batch = n.mailbox[:0], n.batch[:0]
-	n.draining, n.thaw, n.timerAt = false, 0, 0
+	n.draining, n.thaw, n.asleep, n.timerAt = false, 0, 0, 0
 	n.dropOps()
 	n.mem.reset()
 	n.prov = provNone

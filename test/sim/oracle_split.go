@@ -116,7 +116,7 @@ func (w *World) canMeet() bool {
 	primaries := 0
 	for i := range w.nodes {
 		n := &w.nodes[i]
-		if n.state != running || n.frozen() || !n.wantConnect || n.disk.slow > 1 || n.disk.gone || n.recovering || !n.consistent() || !n.idleOrders() ||
+		if n.state != running || n.asleep > w.now || !n.wantConnect || n.disk.slow > 1 || n.disk.gone || n.recovering || !n.consistent() || !n.idleOrders() ||
 			n.judge.sb.Size > w.peerOf(n).judge.sb.DataSize {
 			return false
 		}
