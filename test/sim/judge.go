@@ -107,7 +107,7 @@ func (n *node) startTerm() {
 	w.tick++
 	own := (n.consistent() || j.wild) && !j.sb.Marks.Has(metadata.Outdated)
 	src := n
-	if !own && n.sess != nil && n.sess == p.sess && p.consistent() {
+	if !own && n.sess != nil && n.sess == p.sess && (p.consistent() || p.judge.wild) {
 		src = p
 	}
 	t := term{node: uint8(n.id), parent: src.judge.from, cut: min(src.judge.cut, w.tick), start: w.tick, wild: j.wild || src.judge.wild}
@@ -134,7 +134,8 @@ func (n *node) startTerm() {
 	if t.wild {
 		clear(j.view)
 		clear(j.floor)
-		j.wild = false
+		clear(src.judge.floor)
+		j.wild, src.judge.wild = false, false
 	}
 	clear(j.seenAt)
 	j.seen = j.seen[:0]
@@ -374,7 +375,7 @@ func (n *node) syncCompleted(p *node) {
 		}
 	} else {
 		j.from, j.cut = j.term, never
-		if n.sess != nil && n.sess == p.sess && p.judge.from != j.term { // the source follows this primary
+		if n.inFlow() && n.sess == p.sess && p.judge.from != j.term { // the source follows this primary
 			p.judge.from, p.judge.cut = j.term, never
 		}
 	}

@@ -30,7 +30,8 @@ func (n *node) oracleAck(r *request) {
 	case !own && !peer:
 		w.violate("ack", "%s: write %d was acknowledged, but no disk completed it", n.name, r.write)
 	case !own:
-		if !p.judge.sb.Marks.Has(metadata.Raised) {
+		// (A peer that was created anew since took its record with it.)
+		if !p.judge.sb.Marks.Has(metadata.Raised) && p.judge.sb.Resuid == j.sb.Resuid {
 			w.violate("ack", "%s: write %d was acknowledged from %s's replica alone, whose superblock does not say raised", n.name, r.write, p.name)
 		}
 		if n.consistent() {

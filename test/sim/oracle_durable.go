@@ -239,7 +239,7 @@ func (n *node) readable(r *request, sec int, v uint32) (int32, bool) {
 		if l.value(id, sec) == v && l.visible(x, j.term) && !l.superseded(x, j.view[sec]) {
 			best = id
 			allowed := settle == 0 || settle >= barrier
-			if fixed >= 0 && id != fixed && settle != 0 && settle < j.seenAt[sec] {
+			if fixed >= 0 && l.value(fixed, sec) != v && settle != 0 && settle < j.seenAt[sec] {
 				allowed = false
 			}
 			if allowed {
