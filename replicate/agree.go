@@ -314,7 +314,7 @@ func (m *Machine) notePeer(sb *metadata.Superblock) {
 // a target that is promoted by force. Winning a recovery, it takes the victim's
 // history into its own, so that the victim is behind and nothing else.
 func (m *Machine) becomeSource(sb *metadata.Superblock) {
-	if m.verdict.Outcome == Behind {
+	if m.verdict.Outcome != Equal {
 		sb.Marks &^= metadata.Outdated
 	}
 	if !m.verdict.Recover {

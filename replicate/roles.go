@@ -111,7 +111,9 @@ func (m *Machine) reached(j *job) bool {
 	case draining:
 		return m.idle()
 	case quiet:
-		return m.applying == 0 && (!m.disk.usable() || m.diskOps == 0 && !m.st.Busy() && !m.st.Pending())
+		// A mark on its way to the state directory must land before the next opening
+		// looks for it.
+		return m.applying == 0 && len(m.flights) == 0 && (!m.disk.usable() || m.diskOps == 0 && !m.st.Busy() && !m.st.Pending())
 	}
 	return false
 }
