@@ -70,7 +70,8 @@ func (w *World) oracleReport(n *node, r *replicate.Report) {
 		p := w.peerOf(n)
 		// Section 12: both raised, and one of them died before it acknowledged anything.
 		raised := n.judge.sb.Marks.Has(metadata.Raised) && p.judge.sb.Marks.Has(metadata.Raised)
-		if !raised && !n.judge.forced && !p.judge.forced && !(n.judge.primaryOnce && p.judge.primaryOnce) {
+		if !raised && !n.judge.forced && !p.judge.forced && !(n.judge.primaryOnce && p.judge.primaryOnce) &&
+			!n.promotedSince(p) && !p.promotedSince(n) {
 			w.violate("false-split", "%s reports split-brain (%s), but since data flowed last only one node was primary and nobody used force", n.name, r.Reason)
 		}
 	}
@@ -129,4 +130,11 @@ func (w *World) canMeet() bool {
 		}
 	}
 	return primaries < 2
+}
+
+// promotedSince: its superblock says that it was promoted after the other one, even
+// if it died before anybody saw it as primary.
+func (n *node) promotedSince(p *node) bool {
+	e := n.judge.sb.Epoch
+	return p.judge.sb.Epoch.Less(e) && e.Node == metadata.NodeID(n.id+1)
 }
