@@ -92,7 +92,7 @@ func (p *Place) openOne(path string, readOnly bool) (*blockdev.Component, error)
 			hint = "find what holds it with lsblk, fuser or losetup -l, stop it, then try again"
 		}
 		if strings.Contains(strings.Join(busy.Users, " "), "hastd") {
-			hint = "hastd holds it: the resource is in use. Stop hastd first (systemctl stop hastd)"
+			hint = "hastd holds it while the resource is in use; let it go with hastctl role init " + p.Resource
 		}
 		return nil, &exit.Error{Code: exit.Again, Text: fmt.Sprintf("%s: %v", p, busy), Hint: hint, Err: err}
 	case errors.Is(err, fs.ErrNotExist):
