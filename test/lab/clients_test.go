@@ -82,6 +82,22 @@ func (p *pair) providerSize(n *Node) int64 {
 	return s.Provider.Size
 }
 
+// onMedia wants what each disk reads as to be on its medium: two daemons that
+// never flush would have the same there, nothing. Call it after a comparison.
+func (p *pair) onMedia() {
+	p.Helper()
+	size := p.providerSize(p.primary())
+	for _, n := range p.Nodes {
+		d, err := CompareFiles(n.Local(), n.Disk.Medium(), size)
+		if err == nil {
+			err = d.Err()
+		}
+		if err != nil {
+			p.Fatalf("flushed on %v and still only in its disk's cache: %v", n.Side, err)
+		}
+	}
+}
+
 // extent is a line of nbdinfo --map.
 type extent struct{ Offset, Length, Type int64 }
 
@@ -185,6 +201,7 @@ func TestClientsCopy(t *testing.T) {
 	tool(t, "qemu-img", "convert", "-n", "-W", "-m", "8", "-f", "raw", "-O", "raw", path("second"), p.a.uri())
 	tool(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", path("second"), p.a.uri())
 	p.complete()
+	p.onMedia()
 
 	// What the peer got is what was written, not only the same as here.
 	p.swap(p.a, p.b)
@@ -218,6 +235,7 @@ func TestClientsQemuIO(t *testing.T) {
 		"aio_write -P 0x44 40M 1M", "aio_write -P 0x45 41M 1M", "aio_flush",
 		"read -P 0x44 40M 1M", "read -P 0x45 41M 1M", "flush")
 	p.complete()
+	p.onMedia()
 	p.swap(p.a, p.b)
 	io(p.b,
 		"read -P 0x11 0 4k", "read -P 0 4k 4k", "read -P 0x11 8k 56k", "read -P 0x22 1M 1M",
@@ -264,6 +282,7 @@ func TestClientsFioVerify(t *testing.T) {
 			t.Errorf("%v: fio wrote %d bytes and verified %d, want %d of both", more, written, read, fioSize)
 		}
 		p.complete()
+		p.onMedia()
 	}
 }
 
@@ -302,6 +321,7 @@ func TestClientsFioFailover(t *testing.T) {
 	verify(p.a)
 	tool(t, "qemu-io", "-f", "raw", "-c", "read -P 0x77 24M 1M", p.a.uri())
 	p.complete()
+	p.onMedia()
 }
 
 // device is where the pair of TestClientsFilesystem has its provider.
@@ -469,4 +489,5 @@ func TestClientsFilesystem(t *testing.T) {
 	check(dir)
 	unmount()
 	p.sameBelow(p.a)
+	p.onMedia()
 }
