@@ -374,7 +374,7 @@ func (r *Rounds) judge(ctx context.Context) error {
 	if err := r.complete(); err != nil {
 		return err
 	}
-	if err := error(nil); err != nil {
+	if err := r.o.Lab.CompareReplicas(r.size); err != nil {
 		return err
 	}
 	c, err := r.connect(ctx)
