@@ -217,7 +217,7 @@ func (m *Machine) prepare() {
 		m.st.Dirty.Fill()
 		commit = m.st.PersistAll()
 	}
-	m.begin.Dirty = m.st.Dirty.Count() > 0
+	m.begin.Dirty, m.begin.Bytes = m.st.Dirty.Count() > 0, m.st.Dirty.Count()*metadata.BlockSize
 	m.afterCommit(commit, func() {
 		b := m.begin
 		m.send(Msg{Kind: MsgBegin, Control: &b})

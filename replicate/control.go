@@ -56,6 +56,7 @@ type Begin struct {
 	Lineage  metadata.Lineage `json:"lineage,omitempty"`
 	HashSeed uint64           `json:"hash_seed"` // of the block hashes of this connection
 	Dirty    bool             `json:"dirty"`     // the primary has something to copy
+	Bytes    int64            `json:"bytes"`     // how much; for people
 }
 
 // MapPart is a stretch of the secondary's dirty map: little-endian words of 64

@@ -2,6 +2,7 @@ package replicate
 
 import (
 	"fmt"
+	"math/bits"
 
 	"hastd/metadata"
 )
@@ -106,6 +107,9 @@ func (m *Machine) applied(r *req, ev *Event) {
 		}
 	}
 	if !stale {
+		if r.kind == kCompare || r.kind == kPull {
+			m.sync.done += int64(bits.OnesCount64(r.mask))
+		}
 		switch r.kind {
 		case kApplyWrite, kApplyZero, kApplySync:
 			m.wrote = append(m.wrote, r.seq)

@@ -95,6 +95,9 @@ func (m *Machine) beginSync() {
 	}
 	s.began, s.rateAt, s.steered = m.now, m.now, m.now
 	s.total = m.st.Dirty.Count()
+	if m.role != metadata.Primary { // whose own map is only a part of it
+		s.total = max(s.total, m.begin.Bytes/metadata.BlockSize)
+	}
 	m.report(Report{Kind: ReportSyncStart, New: directionNames[s.direction], Bytes: s.total * metadata.BlockSize})
 }
 
