@@ -161,6 +161,9 @@ func (w *World) wipe(n *node) {
 	}
 	n.wipeNext = false
 	w.tracef("%s: replica created anew", n.name)
+	if p := w.peerOf(n); n.judge.sbOK && (!p.consistent() || p.toldFailed || n.judge.sb.Marks.Has(metadata.Raised)) {
+		w.restored = true // a person gave up the better replica, or the record of both
+	}
 	w.cover.fault("wipe")
 	j := &n.judge
 	n.disk.blank()

@@ -15,6 +15,9 @@ func (n *node) oracleOverwrite() {
 	p := w.peerOf(n)
 	l := &w.ledger
 	if n.recovering {
+		if p.judge.sb.Marks.Has(metadata.Outdated | metadata.Forced | metadata.Inconsistent) {
+			w.restored = true // a person took the replica that was known to lack something
+		}
 		n.discard()
 		return
 	}

@@ -81,7 +81,7 @@ type World struct {
 	cmdID                 uint64
 	seqArena              []uint64
 	failed                *Violation
-	restored              bool // a replica was put back from an older copy (restore.go)
+	restored              bool // a replica was put back from an older copy (restore.go), or a person chose the worse one
 	forkSince             int64
 	diskFault             bool // some disk error was injected: EIO is to be expected
 	eioOK                 bool // an operator asked for errors
