@@ -41,6 +41,7 @@ type Machine struct {
 	diskOps  int             // operations on the data under way
 	inShell  bool            // the shell has it open
 	openThen func(*Refusal)  // who waits for the component to be ready
+	marking  int             // marks on their way to the state directory
 	markOp   OpID            // the last commit of a failing component
 	markThen func(ok bool)
 
@@ -193,6 +194,10 @@ func (m *Machine) settle() {
 	m.pumpSync()
 	m.runQueue()
 	m.startRound()
+	for m.retry && len(m.queue) > 0 { // a flush that was refused let go of ranges
+		m.runQueue()
+		m.startRound()
+	}
 	m.advanceJob() // what ended just now may have been the last it waited for
 	m.flushAcks()
 	if m.st != nil && m.disk.usable() && !m.st.Busy() && m.st.Pending() {

@@ -113,7 +113,7 @@ func (m *Machine) reached(j *job) bool {
 	case quiet:
 		// A mark on its way to the state directory must land before the next opening
 		// looks for it.
-		return m.applying == 0 && len(m.flights) == 0 && (!m.disk.usable() || m.diskOps == 0 && !m.st.Busy() && !m.st.Pending())
+		return m.applying == 0 && m.marking == 0 && (!m.disk.usable() || m.diskOps == 0 && !m.st.Busy() && !m.st.Pending())
 	}
 	return false
 }

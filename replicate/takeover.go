@@ -106,5 +106,9 @@ func (m *Machine) markBad() {
 		m.markThen = ended
 		m.emit(Effect{Kind: EffCommit, Op: m.markOp, Writes: m.st.Prepare()})
 	}
-	m.fly(Effect{Kind: EffStateMark, Set: true}, func(ev *Event) { ended(ev.Err == OK) })
+	m.marking++
+	m.fly(Effect{Kind: EffStateMark, Set: true}, func(ev *Event) {
+		m.marking--
+		ended(ev.Err == OK)
+	})
 }
