@@ -17,4 +17,6 @@ var NamedSeeds = []NamedSeed{
 	{1725, "target-primary-loses-cache", "a flush was acknowledged although the source had lost what it held only in its cache and had not got it again"},
 	{703, "resumed-is-not-lost", "a loss of data was reported by a primary whose own replica had everything"},
 	{1300, "late-pull-after-failed-disk", "a primary that stepped down took a late answer of its peer for a protocol error"},
+	{7028276, "queued-behind-a-refused-flush", "a request queued behind a FUA write whose flush was refused waited for one event more, and role init with it"},
+	{7033179, "queued-behind-a-refused-flush-again", "the same with other faults"},
 }
