@@ -79,6 +79,11 @@ func (n *node) holders() (own, peer bool) {
 	if n.judge.sb.Marks.Has(metadata.Raised) && own {
 		peer = false
 	}
+	// A primary that slept may answer afterwards what both had done before. What a
+	// person meanwhile promoted by force is no longer held to that.
+	if p.judge.forced && own {
+		peer = false
+	}
 	return own, peer
 }
 

@@ -19,4 +19,5 @@ var NamedSeeds = []NamedSeed{
 	{1300, "late-pull-after-failed-disk", "a primary that stepped down took a late answer of its peer for a protocol error"},
 	{7028276, "queued-behind-a-refused-flush", "a request queued behind a FUA write whose flush was refused waited for one event more, and role init with it"},
 	{7033179, "queued-behind-a-refused-flush-again", "the same with other faults"},
+	{8151908, "sleeper-answers-a-flush", "the judge asked a replica that was promoted by force meanwhile for what a frozen primary answered when it woke"},
 }
