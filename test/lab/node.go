@@ -24,6 +24,9 @@ const Resource = "data"
 type Node struct {
 	Side Side
 	Disk *disk.Process
+	// Cgroup is where the daemon runs from its next start on; nil: where the test
+	// runs.
+	Cgroup *Cgroup
 
 	lab   *Lab
 	dir   string
@@ -73,6 +76,9 @@ func (n *Node) Start() error {
 	defer log.Close()
 	fmt.Fprintf(log, "---- start at %s\n", time.Now().Format("15:04:05.000"))
 	argv := n.lab.net.Command(n.Side, n.lab.o.Programs.Hastd, "-c", n.Config(), "--node", n.Side.String(), "--log-level", n.lab.o.LogLevel)
+	if n.Cgroup != nil {
+		argv = n.Cgroup.Command(argv...)
+	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stderr, cmd.Stdout = log, log
 	cmd.Env = append(os.Environ(), n.lab.o.Env...)
