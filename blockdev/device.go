@@ -30,8 +30,9 @@ type Request struct {
 	Off    int64 // bytes; a multiple of the sector size
 	Len    int64 // bytes; a multiple of the sector size
 	// Buf is the payload of a write, or where a read goes: Len bytes from
-	// Device.Alloc. Nil for the other operations. It stays the provider's to
-	// give back with Device.Free once the request is complete.
+	// Device.Alloc. Nil for the other operations. Once the request is complete
+	// the provider gives it back with Device.Free; for a read it may be other
+	// memory than before, if the old may still be written to.
 	Buf []byte
 	Err error // set when complete: nil, or why it failed (Errno tells the code)
 

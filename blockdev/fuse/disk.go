@@ -65,10 +65,17 @@ func (d *disk) Complete(done []*blockdev.Request) {
 	}
 }
 
-// do passes a request down and waits for its end. buf is the payload.
-func (d *disk) do(op blockdev.Op, off, n int64, buf []byte, noHole bool) gofuse.Status {
+// do passes a request without payload down and waits for its end.
+func (d *disk) do(op blockdev.Op, off, n int64, noHole bool) gofuse.Status {
+	_, st := d.carry(op, off, n, nil, noHole)
+	return st
+}
+
+// carry passes a request down and waits for its end. It gives back the payload's
+// memory: that of a read may have been replaced.
+func (d *disk) carry(op blockdev.Op, off, n int64, buf []byte, noHole bool) ([]byte, gofuse.Status) {
 	if off < 0 || n < 0 || off > d.info.Size || n > d.info.Size-off || (off|n)%int64(d.info.SectorSize) != 0 {
-		return gofuse.EINVAL
+		return buf, gofuse.EINVAL
 	}
 	var c *call
 	select {
@@ -81,18 +88,19 @@ func (d *disk) do(op blockdev.Op, off, n int64, buf []byte, noHole bool) gofuse.
 	d.gate.RLock()
 	if d.down {
 		d.gate.RUnlock()
-		return gofuse.EIO
+		return buf, gofuse.EIO
 	}
 	d.dev.Submit(c.batch[:])
 	d.gate.RUnlock()
 	<-c.done
 	st := status(c.Err)
+	buf = c.Buf
 	c.Buf, c.Err = nil, nil
 	select {
 	case d.calls <- c:
 	default:
 	}
-	return st
+	return buf, st
 }
 
 // status is the code the kernel gets for an error. Some codes would not end a
@@ -179,7 +187,8 @@ func (d *disk) Read(_ <-chan struct{}, in *gofuse.ReadIn, _ []byte) (gofuse.Read
 	if buf == nil {
 		return nil, gofuse.EIO // closing
 	}
-	if st := d.do(blockdev.OpRead, off, n, buf, false); !st.Ok() {
+	buf, st := d.carry(blockdev.OpRead, off, n, buf, false)
+	if !st.Ok() {
 		d.dev.Free(buf)
 		return nil, st
 	}
@@ -207,16 +216,17 @@ func (d *disk) Write(_ <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32
 	if buf == nil {
 		return 0, gofuse.EIO
 	}
-	defer d.dev.Free(buf)
 	copy(buf, data)
-	if st := d.do(blockdev.OpWrite, int64(in.Offset), int64(len(data)), buf, false); !st.Ok() {
+	buf, st := d.carry(blockdev.OpWrite, int64(in.Offset), int64(len(data)), buf, false)
+	d.dev.Free(buf)
+	if !st.Ok() {
 		return 0, st
 	}
 	return uint32(len(data)), gofuse.OK
 }
 
 func (d *disk) Fsync(_ <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
-	return d.do(blockdev.OpFlush, 0, 0, nil, false)
+	return d.do(blockdev.OpFlush, 0, 0, false)
 }
 
 // Fallocate is how the loop device asks for discard and write-zeroes (both as a
@@ -225,9 +235,9 @@ func (d *disk) Fallocate(_ <-chan struct{}, in *gofuse.FallocateIn) gofuse.Statu
 	off, n := int64(in.Offset), int64(in.Length)
 	switch in.Mode &^ unix.FALLOC_FL_KEEP_SIZE {
 	case unix.FALLOC_FL_PUNCH_HOLE:
-		return d.do(blockdev.OpTrim, off, n, nil, false)
+		return d.do(blockdev.OpTrim, off, n, false)
 	case unix.FALLOC_FL_ZERO_RANGE:
-		return d.do(blockdev.OpZero, off, n, nil, true)
+		return d.do(blockdev.OpZero, off, n, true)
 	}
 	return gofuse.Status(unix.EOPNOTSUPP)
 }

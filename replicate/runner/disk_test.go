@@ -280,3 +280,59 @@ func needRoot(t *testing.T) {
 		t.Skip("needs root for loop devices")
 	}
 }
+
+// A read whose local operation hangs is answered with what the peer read: not from
+// the memory that the operation may still write to.
+func TestReadFromPeerKeepsAwayFromAHangingOperation(t *testing.T) {
+	for _, length := range []int64{64 << 10, 200 << 10} {
+		r := &Resource{box: newMailbox(), appMem: testArena(t, 64<<20), maxRequest: 64 << 10, born: testStart}
+		r.mem = newMemories(r.appMem)
+		r.export.Store(&export{size: 1 << 40, sector: 4096})
+		owner := new(recorder)
+		q := &blockdev.Request{Op: blockdev.OpRead, Off: 4096, Len: length, Buf: r.Alloc(int(length)), Owner: owner}
+		evs := r.admit(arrival{q, 1}, nil)
+		want := randomBytes(int(length), 9)
+		hung := []*memory{}
+		for i, ev := range evs {
+			m, bytes := r.mem.get(ev.Buf), want[int64(i)*(64<<10):][:ev.Len]
+			if i == 1 { // this part was read before the disk hung
+				copy(m.buf, bytes)
+				r.reply(ev.Req, replicate.OK, nil)
+				continue
+			}
+			hung = append(hung, m.hold())
+		}
+		for i, ev := range evs {
+			if i == 1 {
+				continue
+			}
+			body := r.mem.add(want[int64(i)*(64<<10):][:ev.Len], nil)
+			r.carryOut([]replicate.Effect{
+				{Kind: replicate.EffReply, Req: ev.Req, Buf: body.handle, Len: ev.Len},
+				{Kind: replicate.EffRelease, Buf: body.handle},
+			}, nil)
+		}
+		r.complete()
+		if len(owner.done) != 1 || q.Err != nil {
+			t.Fatalf("%d requests done, %v", len(owner.done), q.Err)
+		}
+		for _, m := range hung { // the disk wakes up
+			for i := range m.buf {
+				m.buf[i] = 0xee
+			}
+		}
+		if !bytes.Equal(q.Buf, want) {
+			t.Errorf("%d bytes: the late read shows in the answer", length)
+		}
+		r.Free(q.Buf)
+		if r.appMem.Free() == r.appMem.Size() {
+			t.Errorf("%d bytes: memory went back under a disk that hangs", length)
+		}
+		for _, m := range hung {
+			r.mem.drop(m)
+		}
+		if r.appMem.Free() != r.appMem.Size() || r.mem.lending.Load() != 0 || len(r.mem.spare)+len(r.mem.lent) != 0 {
+			t.Errorf("%d bytes: %d of %d bytes given back, %d lent", length, r.appMem.Free(), r.appMem.Size(), r.mem.lending.Load())
+		}
+	}
+}

@@ -179,6 +179,40 @@ func (r *Resource) feed(q *request, evs []replicate.Event) []replicate.Event {
 	return evs
 }
 
+// fill gives a part of a read what the peer read for it. If a local operation of
+// the part is still in progress (the disk failed or hangs) it may write into the
+// request's memory for as long as the front end sends it: then the request is
+// answered from other memory.
+func (r *Resource) fill(p *part, from []byte) {
+	q := p.of
+	if (p.mem == q.mem || p.mem.parent == q.mem) && p.mem.refs.Load() > 1 {
+		r.moveAway(q)
+	}
+	at := p.off - q.req.Off
+	copy(q.req.Buf[at:at+p.len], from)
+}
+
+// moveAway gives a request other memory, with what its finished parts have read.
+func (r *Resource) moveAway(q *request) {
+	old, from := q.mem, q.req.Buf
+	to := r.mem.replace(old)
+	reading := map[int64]bool{}
+	for _, p := range r.front.parts {
+		if p.of == q {
+			reading[p.off-q.req.Off] = true
+			if p.mem == old {
+				p.mem = to
+			}
+		}
+	}
+	for at := int64(0); at < q.next; at += r.maxRequest {
+		if !reading[at] {
+			copy(to.buf[at:min(at+r.maxRequest, q.next)], from[at:])
+		}
+	}
+	q.mem, q.req.Buf = to, to.buf
+}
+
 // reply ends a part, and its request with the last one. It returns events for
 // what was held back of a long request.
 func (r *Resource) reply(id replicate.ReqID, e replicate.Err, evs []replicate.Event) []replicate.Event {

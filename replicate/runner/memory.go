@@ -35,12 +35,15 @@ type memories struct {
 	// lent are buffers of completed requests that an operation in progress still
 	// uses: the bytes of an asynchronous write that did not leave yet, a disk
 	// that hangs. By first byte; freed by whoever is last.
-	lent    map[*byte]*memory
-	lending atomic.Int32
+	lent map[*byte]*memory
+	// spare is memory outside the arena that a front end was given instead of its
+	// own: no more bytes than the requests under way have.
+	spare   map[*byte]struct{}
+	lending atomic.Int32 // how many both have
 }
 
 func newMemories(app *blockdev.Arena) *memories {
-	return &memories{app: app, lent: make(map[*byte]*memory)}
+	return &memories{app: app, lent: make(map[*byte]*memory), spare: make(map[*byte]struct{})}
 }
 
 // add names memory, with one reference for the caller. Owner only.
@@ -132,21 +135,48 @@ func (t *memories) settle(m *memory) {
 	t.drop(m)
 }
 
+// replace gives a front end other memory instead of m, which the caller gives up: an
+// operation in progress may still write into that. The new memory holds nothing yet.
+// Owner only.
+func (t *memories) replace(m *memory) *memory {
+	buf := make([]byte, len(m.buf))
+	t.mu.Lock()
+	t.spare[unsafe.SliceData(buf)] = struct{}{}
+	t.lending.Add(1)
+	t.mu.Unlock()
+	old := m.buf
+	t.settle(m)
+	t.free(old)
+	n := t.add(buf, nil)
+	n.app = true
+	return n
+}
+
 // free is the front end's: buf goes back to the application arena, now or as soon
 // as nothing uses it.
 func (t *memories) free(buf []byte) {
-	if t.lending.Load() > 0 {
-		t.mu.Lock()
-		m := t.lent[unsafe.SliceData(buf)]
-		if m != nil {
-			m.freed = true
-		}
-		t.mu.Unlock()
-		if m != nil {
-			return
-		}
+	if t.lending.Load() > 0 && t.freeLater(buf) {
+		return
 	}
 	t.app.Put(buf)
+}
+
+// freeLater says whether buf is not to go back to the arena now.
+func (t *memories) freeLater(buf []byte) bool {
+	at := unsafe.SliceData(buf)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := t.lent[at]
+	if m != nil {
+		m.freed = true
+		return true
+	}
+	_, spare := t.spare[at]
+	if spare {
+		delete(t.spare, at)
+		t.lending.Add(-1)
+	}
+	return spare
 }
 
 func (t *memories) recycle(m *memory) {

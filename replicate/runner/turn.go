@@ -146,8 +146,7 @@ func (r *Resource) carryOut(eff []replicate.Effect, evs []replicate.Event) []rep
 			r.send(e)
 		case replicate.EffReply:
 			if e.Buf != 0 && e.Err == replicate.OK {
-				to := r.front.parts[e.Req-1].mem.buf
-				copy(to, r.mem.get(e.Buf).buf[:min(e.Len, int64(len(to)))])
+				r.fill(r.front.parts[e.Req-1], r.mem.get(e.Buf).buf)
 			}
 			evs = r.reply(e.Req, e.Err, evs)
 		case replicate.EffRelease:
