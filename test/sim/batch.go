@@ -31,6 +31,10 @@ type BatchResult struct {
 	Runs       int
 	Events     int64
 	Writes     int64
+	Faults     int64
+	Healed     int64  // the longest healing without help, in virtual nanoseconds
+	HealedSeed uint64 // and the run it was in
+	Began      time.Time
 	Took       time.Duration
 	Violations []*Violation
 	Cover      *Coverage
@@ -44,6 +48,7 @@ func Batch(o BatchOptions) BatchResult {
 	var wg sync.WaitGroup
 	res := BatchResult{Cover: NewCoverage()}
 	began := time.Now()
+	res.Began = began
 	for range max(1, o.Workers) {
 		wg.Add(1)
 		go func() {
@@ -51,7 +56,8 @@ func Batch(o BatchOptions) BatchResult {
 			w := NewWorld()
 			c := NewCoverage()
 			var runs int
-			var events, writes int64
+			var events, writes, faults, healed int64
+			var healedSeed uint64
 			for stop.Load() == 0 && (o.Limit == 0 || time.Since(began) < o.Limit) {
 				i := next.Add(1) - 1
 				if i >= int64(o.Runs) {
@@ -62,6 +68,10 @@ func Batch(o BatchOptions) BatchResult {
 				runs++
 				events += int64(r.Events)
 				writes += int64(r.Writes)
+				faults += int64(r.Faults)
+				if r.Healed > healed {
+					healed, healedSeed = r.Healed, o.From+uint64(i)
+				}
 				if r.Violation == nil {
 					continue
 				}
@@ -81,6 +91,10 @@ func Batch(o BatchOptions) BatchResult {
 			res.Runs += runs
 			res.Events += events
 			res.Writes += writes
+			res.Faults += faults
+			if healed > res.Healed || healed == res.Healed && healedSeed < res.HealedSeed {
+				res.Healed, res.HealedSeed = healed, healedSeed
+			}
 			mu.Unlock()
 		}()
 	}
@@ -116,6 +130,6 @@ func FailureText(v *Violation, o BatchOptions) string {
 // Rate tells how fast a batch was.
 func (r *BatchResult) Rate() string {
 	s := r.Took.Seconds()
-	return fmt.Sprintf("%d runs, %d events, %d writes in %.1fs: %.0f runs/s, %.0f events/s, %.0f events a run",
-		r.Runs, r.Events, r.Writes, s, float64(r.Runs)/s, float64(r.Events)/s, float64(r.Events)/float64(max(1, r.Runs)))
+	return fmt.Sprintf("%d runs, %d events, %d writes in %.1fs: %.0f runs/s, %.0f events/s, %.0f events a run, healed by itself within %.1fs",
+		r.Runs, r.Events, r.Writes, s, float64(r.Runs)/s, float64(r.Events)/s, float64(r.Events)/float64(max(1, r.Runs)), float64(r.Healed)/float64(second))
 }

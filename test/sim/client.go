@@ -221,6 +221,7 @@ func (n *node) reply(e *replicate.Effect) {
 	a := &n.app
 	a.pending--
 	a.last = w.now
+	w.cover.replied(r.kind, e.Err)
 	n.oracleReply(r, e)
 	if r.buf != 0 {
 		n.giveBack(r.buf, true, "EffReply")

@@ -21,6 +21,10 @@ type Coverage struct {
 	Cmds    [16]int
 	Refused [8]int
 	Marks   [16]int
+	Replied [8]int // requests answered with success, by kind
+	Failed  [8]int // and with an error
+	Deaths  int    // daemons that ended without warning, by loss of power too
+	Powers  int    // nodes that lost power
 	Other   map[string]int
 }
 
@@ -43,6 +47,10 @@ func (c *Coverage) Add(d *Coverage) {
 	add(c.Cmds[:], d.Cmds[:])
 	add(c.Refused[:], d.Refused[:])
 	add(c.Marks[:], d.Marks[:])
+	add(c.Replied[:], d.Replied[:])
+	add(c.Failed[:], d.Failed[:])
+	c.Deaths += d.Deaths
+	c.Powers += d.Powers
 	for k, v := range d.Other {
 		c.Other[k] += v
 	}
@@ -93,6 +101,29 @@ func (c *Coverage) fault(name string) {
 func (c *Coverage) count(group, name string) {
 	if c != nil {
 		c.Other[group+" "+name]++
+	}
+}
+
+func (c *Coverage) replied(k replicate.Request, err replicate.Err) {
+	switch {
+	case c == nil:
+	case err == replicate.OK:
+		c.Replied[k]++
+	default:
+		c.Failed[k]++
+	}
+}
+
+// died counts the end of a daemon, power the loss of it.
+func (c *Coverage) died() {
+	if c != nil {
+		c.Deaths++
+	}
+}
+
+func (c *Coverage) power() {
+	if c != nil {
+		c.Powers++
 	}
 }
 
@@ -182,6 +213,8 @@ func (c *Coverage) Table() map[string]int {
 	list("order", commandNames[:], c.Cmds[:])
 	list("answer", refusalNames[:], c.Refused[:])
 	list("mark", markNames[:], c.Marks[:])
+	list("answered", requestNames[:], c.Replied[:])
+	list("failed", requestNames[:], c.Failed[:])
 	for k, v := range c.Other {
 		t[k] = v
 	}

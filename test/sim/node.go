@@ -192,6 +192,7 @@ func (n *node) die() {
 	if n.state != running {
 		return
 	}
+	w.cover.died()
 	for i := range n.ops {
 		o := &n.ops[i]
 		if !o.used {
@@ -249,6 +250,7 @@ func (n *node) powerLoss() {
 	if n.state == off {
 		return
 	}
+	n.w.cover.power()
 	n.w.oracleDirty("before power loss", false)
 	// The network goes silent rather than closing.
 	n.w.link.silence(n)

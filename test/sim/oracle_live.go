@@ -1,7 +1,8 @@
 package sim
 
-// Invariant 9 and liveness: every order is answered in time, and once faults stop
-// and the operator helps, the pair becomes complete.
+// Invariant 9 and liveness: every order is answered in time; once faults stop, the
+// pair becomes complete by itself or says why a person is needed (heal.go), and
+// complete in any case once the operator helps (run.go).
 
 // answerTime is how long an order may take: the bounds of probing, of agreement,
 // of a silent peer and of slow disks, and some.

@@ -87,6 +87,9 @@ type World struct {
 	eioOK                 bool // an operator asked for errors
 	hooks                 hooks
 	probes                int
+	course                course
+	site                  *Site  // whose host this pair shares with others; nil: it has hosts of its own
+	label                 string // of the pair, in a transcript of several
 }
 
 // hooks let scripts act at exact points.
@@ -139,7 +142,7 @@ func (w *World) tracef(format string, args ...any) {
 	if w.trace == nil {
 		return
 	}
-	fmt.Fprintf(w.trace, "%11.6f ", float64(w.now)/1e9)
+	fmt.Fprintf(w.trace, "%11.6f %s", float64(w.now)/1e9, w.label)
 	fmt.Fprintf(w.trace, format, args...)
 	io.WriteString(w.trace, "\n")
 }
@@ -155,6 +158,7 @@ type Result struct {
 	Crashes   int
 	Writes    int
 	Time      int64 // virtual, in nanoseconds
+	Healed    int64 // how long the pair took to be complete without help; 0: it was not
 	Digest    uint64
 }
 
@@ -185,7 +189,9 @@ func (w *World) Run(opt Options) (res Result) {
 		}
 	}
 	w.build()
-	w.runRandom()
+	w.begin()
+	for w.advance() {
+	}
 	return w.result()
 }
 
@@ -205,7 +211,7 @@ func panicPlace(stack string) string {
 }
 
 func (w *World) result() Result {
-	return Result{Events: w.events, Faults: w.faults, Crashes: w.crashes, Writes: len(w.ledger.writes), Time: w.now, Digest: w.ledger.digest ^ uint64(w.now)<<20 ^ uint64(w.events)}
+	return Result{Events: w.events, Faults: w.faults, Crashes: w.crashes, Writes: len(w.ledger.writes), Time: w.now, Healed: w.course.healed, Digest: w.ledger.digest ^ uint64(w.now)<<20 ^ uint64(w.events)}
 }
 
 func (w *World) reset(opt Options) {
@@ -224,6 +230,7 @@ func (w *World) reset(opt Options) {
 	w.hooks = hooks{}
 	w.seqArena = w.seqArena[:0]
 	w.op = operator{}
+	w.course, w.site, w.label = course{}, nil, ""
 }
 
 // build makes two nodes with new replicas, daemons not yet started.

@@ -31,6 +31,8 @@ func run() int {
 	until := flag.String("until", "", "go on until this oracle was violated")
 	tail := flag.Int("tail", 40, "lines of a failed run's trace")
 	table := flag.Bool("table", true, "print what was reached")
+	report := flag.String("report", "", "write what the batch was, as JSON, to this file")
+	commit := flag.String("commit", "", "the revision to name in the report, if the build does not know it")
 	must := flag.Bool("coverage", false, "fail if something of expected.txt was not reached")
 	profile := flag.String("cpuprofile", "", "write a processor profile to this file")
 	flag.Parse()
@@ -64,12 +66,20 @@ func run() int {
 		}
 		return 0
 	}
-	res := sim.Batch(sim.BatchOptions{From: *from, Runs: *runs, Workers: *workers, Events: *events, Restores: *restores, Limit: *limit, KeepOn: *keepOn, Until: *until, Log: os.Stdout, Tail: *tail})
+	opt := sim.BatchOptions{From: *from, Runs: *runs, Workers: *workers, Events: *events, Restores: *restores, Limit: *limit, KeepOn: *keepOn, Until: *until, Log: os.Stdout, Tail: *tail}
+	res := sim.Batch(opt)
+	sum := res.Summary(opt, *commit)
 	if *table {
 		fmt.Print(res.Cover)
 	}
-	fmt.Println(res.Rate())
+	fmt.Println(sum)
 	bad := 0
+	if *report != "" {
+		if err := sum.Write(*report); err != nil {
+			fmt.Fprintln(os.Stderr, "sim: the report was not written:", err)
+			bad = 1
+		}
+	}
 	if n := len(res.Violations); n > 0 {
 		by := map[string][]uint64{}
 		for _, v := range res.Violations {
@@ -82,7 +92,7 @@ func run() int {
 		bad = 1
 	}
 	if *must {
-		for _, m := range res.Cover.Missing() {
+		for _, m := range sum.Missing {
 			fmt.Println("never reached:", m)
 			bad = 1
 		}

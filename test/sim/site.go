@@ -1,0 +1,4 @@
+package sim
+
+// Site is several pairs on two hosts.
+type Site struct{}
