@@ -27,6 +27,7 @@ type disk struct {
 	failFlushes int    // how many of the next flushes fail
 	failMeta    int    // how many of the next commits fail
 	failReads   int    // how many of the next reads fail
+	shortReads  int    // how many of the next reads end after a part
 	gone        bool   // everything fails
 	slow        int64  // factor on every delay
 	bad         []bool // blocks that cannot be read until written
@@ -79,7 +80,7 @@ func (d *disk) reset(w *World, size int64) {
 
 // heal ends all faults of the disk.
 func (d *disk) heal() {
-	d.failWrites, d.failFlushes, d.failMeta, d.failReads, d.gone, d.slow = 0, 0, 0, 0, false, 1
+	d.failWrites, d.failFlushes, d.failMeta, d.failReads, d.shortReads, d.gone, d.slow = 0, 0, 0, 0, 0, false, 1
 	clear(d.bad)
 	d.badCount = 0
 }

@@ -20,12 +20,18 @@ const (
 	faultBadBlock // blocks that cannot be read until they are written
 	faultSlowDisk
 	faultProvider // a provider cannot be started
+	faultShortRead
+	faultLeap    // a node's clock leaps forward, as after a suspended machine resumed
+	faultWall    // a node's wall clock is set anew
+	faultDup     // a connection is made while the one before still stands
+	faultLateWay // what one node sends is on its way for minutes
 	faultKinds
 )
 
-var faultNames = [...]string{"crash", "power", "both-power", "cut", "half-open", "flap", "slow-net", "freeze", "disk-write", "disk-read", "disk-flush", "disk-meta", "disk-gone", "bad-block", "slow-disk", "provider"}
+var faultNames = [...]string{"crash", "power", "both-power", "cut", "half-open", "flap", "slow-net", "freeze", "disk-write", "disk-read", "disk-flush", "disk-meta", "disk-gone", "bad-block", "slow-disk", "provider",
+	"short-read", "clock-leap", "wall-jump", "duplicate-connection", "late-way"}
 
-var faultWeights = [faultKinds]int{8, 8, 3, 10, 5, 8, 4, 6, 3, 3, 2, 2, 1, 3, 4, 0}
+var faultWeights = [faultKinds]int{8, 8, 3, 10, 5, 8, 4, 6, 3, 3, 2, 2, 1, 3, 4, 0, 3, 3, 2, 5, 2}
 
 // injectFault makes something go wrong.
 func (w *World) injectFault() {
@@ -113,6 +119,24 @@ func (w *World) fault(k faultKind, n *node) {
 	case faultDiskRead:
 		w.diskFault = true
 		n.disk.failReads = 1 + w.rng.IntN(3)
+	case faultShortRead:
+		w.diskFault = true
+		n.disk.shortReads = 1 + w.rng.IntN(3)
+	case faultLeap:
+		n.leap(w.span(second, 5*60*second))
+		if n.state == running && w.chance(0.5) {
+			n.thaw = w.now + d
+			n.asleep = n.thaw
+			n.frozenPeer(d)
+		}
+	case faultWall:
+		n.wall = w.span(-wallJump, wallJump)
+	case faultDup:
+		w.link.duplicate(n)
+	case faultLateWay:
+		id := n.id
+		w.link.late[id] = w.span(2*second, 180*second)
+		w.after(d, func() { w.link.late[id] = 0 })
 	case faultDiskFlush:
 		w.diskFault = true
 		n.disk.failFlushes = 1
@@ -138,6 +162,9 @@ func (w *World) fault(k faultKind, n *node) {
 	}
 }
 
+// wallJump is how far from the truth a wall clock may be set, in seconds.
+const wallJump = 30 * 365 * 24 * 3600
+
 // frozenPeer lets the peer of a frozen daemon notice its silence.
 func (n *node) frozenPeer(d int64) {
 	w := n.w
@@ -161,6 +188,7 @@ func (w *World) healAll() {
 	w.link.setCut(0, false)
 	w.link.setCut(1, false)
 	w.link.slow = 1
+	w.link.hurry()
 	for i := range w.nodes {
 		n := &w.nodes[i]
 		n.disk.heal()

@@ -12,6 +12,7 @@ type link struct {
 	cut      [2]bool
 	cutGen   [2]uint32
 	slow     int64
+	late     [2]int64 // how much later what a node sends arrives
 	sessions []*session
 	spare    []*session
 	nextID   uint32
@@ -60,6 +61,7 @@ type stream struct {
 	last    int64 // when the newest item arrives
 	stopped bool  // nothing more will arrive
 	queued  bool  // a kDeliver stands in the queue
+	wakeAt  int64 // when
 	limit   int   // with stopped: how many items still arrive
 }
 
@@ -86,7 +88,7 @@ func (s *stream) reset() {
 
 func (l *link) reset(w *World) {
 	l.w = w
-	l.cut, l.cutGen, l.slow, l.nextID = [2]bool{}, [2]uint32{}, 1, 0
+	l.cut, l.cutGen, l.slow, l.late, l.nextID = [2]bool{}, [2]uint32{}, 1, [2]int64{}, 0
 	l.spare = append(l.spare, l.sessions...)
 	l.sessions = l.sessions[:0]
 }
@@ -139,17 +141,17 @@ func (l *link) attempt(n *node) {
 	case !p.wantConnect:
 		retry(l.delay(), "the peer does not want a connection", true)
 	default:
-		l.establish(n, p)
+		l.establish(n, p, w.prof.Enabled[faultDup] && !w.quiet && !w.scripted && w.chance(0.5))
 	}
 }
 
-// establish makes a session; an older one that a side still believes in is
-// superseded.
-func (l *link) establish(n, p *node) {
+// establish makes a session. An older one that a side still believes in is ended
+// first, at once or (late) only after a while in which its messages still arrive.
+func (l *link) establish(n, p *node, late bool) {
 	w := l.w
 	for _, x := range [...]*node{n, p} {
-		if x.sess != nil {
-			l.down(x, "superseded by a new connection")
+		for x.sess != nil && !late {
+			l.down(x, newerCame)
 		}
 	}
 	var s *session
@@ -164,8 +166,13 @@ func (l *link) establish(n, p *node) {
 	s.flow, s.term = [2]bool{}, 0
 	for i := range 2 {
 		s.out[i].reset()
-		s.side[i] = side{state: sideComing, life: w.nodes[i].life}
-		w.nodes[i].sess = s
+		x := &w.nodes[i]
+		s.side[i] = side{state: sideComing, life: x.life}
+		if x.sess == nil {
+			x.sess = s
+		} else {
+			l.letWait(x, s)
+		}
 	}
 	l.sessions = append(l.sessions, s)
 	w.tracef("session %d between %s and %s", s.id, n.name, p.name)
@@ -180,6 +187,9 @@ func (l *link) establish(n, p *node) {
 func (l *link) schedule(s *session, dir int, it *streamItem) {
 	st := &s.out[dir]
 	it.at = max(st.last, l.w.now+l.delay())
+	if !it.up {
+		it.at = max(it.at, l.w.now+l.late[dir])
+	}
 	st.last = it.at
 	l.wake(s, dir)
 }
@@ -189,22 +199,25 @@ func (l *link) wake(s *session, dir int) {
 	if st.queued || st.count == 0 || l.cut[dir] {
 		return
 	}
-	st.queued = true
-	l.w.at(event{at: max(l.w.now, st.items[st.head].at), kind: kDeliver, node: uint8(dir), x: uint32(s.id)})
+	st.queued, st.wakeAt = true, max(l.w.now, st.items[st.head].at)
+	l.w.at(event{at: st.wakeAt, kind: kDeliver, node: uint8(dir), x: uint32(s.id)})
 }
 
 // deliver hands over what has arrived on a stream.
-func (l *link) deliver(dir int, id uint32) {
+func (l *link) deliver(dir int, id uint32, at int64) {
 	s := l.find(replicate.SessionID(id))
 	if s == nil {
 		return
 	}
 	st := &s.out[dir]
+	if !st.queued || st.wakeAt != at {
+		return // it was hurried on
+	}
 	st.queued = false
-	if l.cut[dir] {
+	to := &l.w.nodes[1-dir]
+	if l.cut[dir] || to.next == s {
 		return
 	}
-	to := &l.w.nodes[1-dir]
 	for st.count > 0 {
 		it := &st.items[st.head]
 		if it.at > l.w.now {
@@ -253,6 +266,9 @@ func (l *link) arrive(s *session, to *node, it *streamItem) {
 		}
 		if w.trace != nil {
 			w.tracef("%s: <- %s", to.name, w.msgString(&m))
+		}
+		if to.next != nil {
+			w.cover.fault("late-message")
 		}
 		w.oracleDelivered(s, to, &m, it)
 		if w.hooks.deliver != nil {
@@ -352,7 +368,13 @@ func (l *link) down(n *node, text string) {
 	} else if n.state == running {
 		n.scheduleAttempt(w.span(10*millisecond, 300*millisecond))
 	}
-	p := w.peerOf(n)
+	l.tellEnd(s, n, text)
+	l.takeNext(n)
+}
+
+// tellEnd lets the peer notice that a side gave a session up.
+func (l *link) tellEnd(s *session, n *node, text string) {
+	w, p := l.w, l.w.peerOf(n)
 	if s.side[p.id].state == sideDown || s.side[p.id].life != p.life || p.state != running {
 		return
 	}
@@ -427,10 +449,10 @@ func (l *link) setCut(dir int, cut bool) {
 
 // gone tells the network that a process ended: what it had sent may arrive.
 func (l *link) gone(n *node) {
-	if n.sess != nil {
+	n.wantConnect = false
+	for n.sess != nil {
 		l.down(n, "connection reset")
 	}
-	n.wantConnect = false
 }
 
 // idle says whether nothing is on its way.
@@ -489,10 +511,14 @@ func copyControl(c any) any {
 
 // silence makes a node's end vanish without a word, as a power loss does.
 func (l *link) silence(n *node) {
-	s := n.sess
-	if s == nil {
-		return
+	for _, s := range [...]*session{n.sess, n.next} {
+		if s != nil {
+			l.silent(s, n)
+		}
 	}
+}
+
+func (l *link) silent(s *session, n *node) {
 	st := &s.out[n.id]
 	st.stopped = true
 	st.limit = 0

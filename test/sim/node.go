@@ -39,6 +39,7 @@ type node struct {
 	timerAt  int64 // when the next kTimer stands in the queue; 0: none
 	skew     int64
 	drift    int64 // parts in a million
+	wall     int64 // by how many seconds its wall clock is wrong
 
 	opened      bool
 	hashTime    int64 // how long a script lets reading a window for a sync take
@@ -50,6 +51,7 @@ type node struct {
 	busy        int // operations on the component's data under way
 	commit      bool
 	sess        *session
+	next        *session // came while sess still stands; taken when that ends
 	wantConnect bool
 	attemptGen  uint32
 
@@ -98,9 +100,9 @@ func (n *node) reset(w *World, id int) {
 	n.ids.Seed(w.rng.Uint64(), uint64(id)+1)
 	n.mailbox, n.batch, n.out = n.mailbox[:0], n.batch[:0], n.out[:0]
 	n.draining, n.thaw, n.asleep, n.timerAt = false, 0, 0, 0
-	n.skew, n.drift = w.span(second, 1000*second), w.span(-200, 200)
+	n.skew, n.drift, n.wall = w.span(second, 1000*second), w.span(-w.prof.Drift, w.prof.Drift), 0
 	n.dropOps()
-	n.sess, n.wantConnect = nil, false
+	n.sess, n.next, n.wantConnect = nil, nil, false
 	n.prov = provNone
 	n.app.reset(n)
 	n.commands = n.commands[:0]
@@ -136,7 +138,23 @@ func (n *node) dropOps() {
 // clock is the node's own reading of time; instant n of it is when the world has
 // the time that world gives.
 func (n *node) clock() replicate.Instant {
-	return replicate.Instant(n.skew + n.w.now + n.w.now/1_000_000*n.drift)
+	return replicate.Instant(n.skew + n.w.now + n.w.now*n.drift/1_000_000)
+}
+
+// leap lets the node's clock go forward at once.
+func (n *node) leap(d int64) {
+	n.skew += d
+	if n.state == running {
+		n.setTimer()
+	}
+}
+
+// wallClock is Config.Wall.
+func (n *node) wallClock(i replicate.Instant) int64 {
+	if n.w.opt.noWall {
+		return 0
+	}
+	return 1_700_000_000 + int64(i/replicate.Second) + n.wall
 }
 
 func (n *node) world(i replicate.Instant) int64 {
@@ -180,7 +198,7 @@ func (n *node) config() replicate.Config {
 		Mode:        n.w.prof.Mode,
 		Timeout:     2 * replicate.Second,
 		DiskTimeout: 4 * replicate.Second,
-		Wall:        func(i replicate.Instant) int64 { return 1_700_000_000 + int64(i/replicate.Second) },
+		Wall:        n.wallClock,
 		Random:      n.random,
 	}
 }

@@ -30,6 +30,7 @@ type op struct {
 	upTo   int // a flush: what it covers
 	writes []metaWrite
 	copied []byte
+	sess   *session // data: the connection on which a secondary began it
 }
 
 // maxOps bounds what a machine may have under way. Honest runs stay below 100.
@@ -161,6 +162,9 @@ func (n *node) startData(e *replicate.Effect) {
 		d = n.hashFree - w.now
 	}
 	o := n.startOp(opData, e, d)
+	if o.sess = nil; n.prov == provNone {
+		o.sess = n.sess
+	}
 	if e.Disk == replicate.DiskFlush {
 		o.upTo = n.disk.position()
 	}
@@ -201,6 +205,7 @@ func (n *node) opDone(life uint32, i int) {
 	switch o.kind {
 	case opData:
 		n.busy--
+		n.lateIO(o)
 		n.dataDone(o, &ev)
 	case opCommit:
 		n.commitDone(o, &ev)
@@ -229,6 +234,17 @@ func (n *node) opDone(life uint32, i int) {
 	}
 }
 
+// lateIO notes an operation of a secondary that was begun for an earlier connection
+// and ends on a newer one: the machine waits for it before it agrees to anything.
+func (n *node) lateIO(o *op) {
+	if s := n.sess; o.sess != nil && s != nil && s != o.sess && s.side[n.id].state == sideUp {
+		n.w.cover.fault("late-io")
+		if n.inFlow() && writesData(o.eff.Disk) {
+			n.w.violate("protocol", "%s: data flows, and %s of an earlier connection is still under way", n.name, diskNames[o.eff.Disk])
+		}
+	}
+}
+
 func (n *node) dataDone(o *op, ev *replicate.Event) {
 	e, d := &o.eff, &n.disk
 	ev.Kind = replicate.EvDone
@@ -244,7 +260,11 @@ func (n *node) dataDone(o *op, ev *replicate.Event) {
 			} else if m = n.lookup(e.Buf); len(m.stamps) < cnt {
 				n.w.violate("handles", "%s: read of %d sectors into a buffer of %d", n.name, cnt, len(m.stamps))
 			}
-			n.readInto(m.stamps[:cnt], sec)
+			failed = !n.readAll(m.stamps[:cnt], sec)
+			if failed && e.Buf == 0 {
+				n.giveBack(ev.Buf, false, "a read that failed")
+				ev.Buf = 0
+			}
 		}
 	case replicate.DiskWrite, replicate.DiskZero, replicate.DiskWriteMasked:
 		if failed = failed || take(&d.failWrites); failed {
@@ -258,7 +278,7 @@ func (n *node) dataDone(o *op, ev *replicate.Event) {
 		}
 	case replicate.DiskReadHash, replicate.DiskCompare:
 		n.eachBlock(e.Off, e.Mask, func(b, _ int) { failed = failed || d.unreadable(b*sectorsPerBlock, sectorsPerBlock) })
-		if failed = failed || take(&d.failReads); !failed {
+		if failed = failed || take(&d.failReads) || take(&d.shortReads) && !n.goesOn(); !failed {
 			n.readWindow(e, ev)
 		}
 	default:
@@ -323,6 +343,32 @@ func (n *node) writeDone(o *op, sec, cnt int) {
 			d.put(b*sectorsPerBlock, sectorsPerBlock, st)
 		})
 	}
+}
+
+// readAll reads as blockdev.Component does: a read that ends after a part goes on
+// behind it, and one that gives nothing more is an error. What was read before
+// stands in the memory.
+func (n *node) readAll(to []uint32, sec int) bool {
+	if take(&n.disk.shortReads) {
+		k := n.w.rng.IntN(len(to))
+		n.readInto(to[:k], sec)
+		if !n.goesOn() {
+			return false
+		}
+		to, sec = to[k:], sec+k
+	}
+	n.readInto(to, sec)
+	return true
+}
+
+// goesOn says whether there is more behind the part that a short read gave.
+func (n *node) goesOn() bool {
+	if n.w.chance(0.5) {
+		n.w.cover.fault("short-read-goes-on")
+		return true
+	}
+	n.w.cover.fault("short-read-ends")
+	return false
 }
 
 // readInto reads what the disk holds now; a write under way may show already.
@@ -511,3 +557,7 @@ func (n *node) answer(e *replicate.Effect) {
 
 // oracleDiskStart looks at operations when they begin.
 func (n *node) oracleDiskStart(e *replicate.Effect) {}
+
+func writesData(k replicate.DiskOp) bool {
+	return k == replicate.DiskWrite || k == replicate.DiskZero || k == replicate.DiskWriteMasked
+}

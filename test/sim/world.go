@@ -109,6 +109,8 @@ type Options struct {
 	Cover  *Coverage // counts what was reached, if not nil
 	// Restores has a replica put back from an older copy whatever the seed says.
 	Restores bool
+	// noWall stops all wall clocks: nothing may come out differently.
+	noWall bool
 }
 
 // Violation is an oracle's word.
@@ -241,6 +243,9 @@ func (w *World) build() {
 		w.nodes[i].reset(w, i)
 	}
 	w.tracef("seed %d: %s", w.opt.Seed, w.prof.String())
+	if w.prof.Drift == badDrift {
+		w.cover.fault("clock-drift")
+	}
 }
 
 // at queues an event.
@@ -302,7 +307,7 @@ func (w *World) next() bool {
 	case kOp:
 		w.nodes[e.node].opDone(e.life, int(e.x))
 	case kDeliver:
-		w.link.deliver(int(e.node), e.x)
+		w.link.deliver(int(e.node), e.x, e.at)
 	case kTimer:
 		w.nodes[e.node].timer(e.life, e.at)
 	case kClient:
@@ -343,8 +348,9 @@ type Profile struct {
 	FaultGap    int // events between faults, mean
 	OperatorGap int64
 	Enabled     [faultKinds]bool
-	Cautious    bool // the operator seldom uses force
-	Restores    bool // a replica is put back from an older copy
+	Cautious    bool  // the operator seldom uses force
+	Restores    bool  // a replica is put back from an older copy
+	Drift       int64 // how wrong clocks run at most, in parts in a million
 }
 
 func (p *Profile) String() string {
@@ -357,6 +363,9 @@ func (p *Profile) String() string {
 	}
 	if p.Restores {
 		s += " restores"
+	}
+	if p.Drift == badDrift {
+		s += " drift"
 	}
 	return s
 }
@@ -401,5 +410,12 @@ func randomProfile(r *rand.Rand) Profile {
 	for i := range p.Enabled {
 		p.Enabled[i] = r.Float64() < 0.6
 	}
+	p.Drift = 200
+	if r.Float64() < 0.15 {
+		p.Drift = badDrift
+	}
 	return p
 }
+
+// badDrift is how wrong clocks run in some runs, in parts in a million.
+const badDrift = 50_000
