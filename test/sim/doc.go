@@ -5,7 +5,8 @@
 // from one seed, so a failure is a number.
 //
 // cmd/sim replays seeds and runs batches; the tests run a short batch, the named
-// seeds and the scenarios of the replication rules. Oracles stand in files of
+// seeds and the scenarios of the replication rules (rows.go), which one run in
+// sixteen plays too, with random times around them (directed.go). Oracles stand in files of
 // their own (oracle_*.go) and judge from outside: they look at what applications
 // were told, at the bytes on the two media and at decoded metadata, never at the
 // machine's memory.

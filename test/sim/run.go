@@ -89,7 +89,7 @@ func (w *World) begin() {
 	if w.site == nil {
 		for i := range w.nodes {
 			n := &w.nodes[i]
-			w.after(w.span(0, 50*millisecond), n.boot)
+			w.after(w.span(0, 50*millisecond), n.powerUp)
 		}
 	}
 	meet := w.span(50*millisecond, 200*millisecond)
@@ -97,9 +97,9 @@ func (w *World) begin() {
 		meet = w.span(500*millisecond, 700*millisecond) // let them meet first
 	}
 	w.after(meet, w.operate)
-	w.nextFault = 300 + w.rng.IntN(300)
+	w.nextFault = w.events + 300 + w.rng.IntN(300)
 	w.nextCopy, w.nextRestore = 50+w.nextFault/2, 2*w.nextFault
-	w.course = course{probe: 100}
+	w.course = course{probe: w.events + 100}
 }
 
 // boot starts the daemon as `start-as = "secondary"` does.

@@ -190,7 +190,11 @@ func (w *World) Run(opt Options) (res Result) {
 			w.prof.Think *= 20 // so that the two part without anything under way
 		}
 	}
-	w.build()
+	if r, disturbed, ok := directed(&opt); ok {
+		w.direct(r, disturbed)
+	} else {
+		w.build()
+	}
 	w.begin()
 	for w.advance() {
 	}
