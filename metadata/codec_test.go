@@ -246,6 +246,20 @@ func TestLoadSaysWhatToDoWhenBothSuperblocksAreBad(t *testing.T) {
 	}
 }
 
+// TestLoadWantsBothLogsRead: a copy that could not be read may be the newer one, and
+// its extents would be forgotten.
+func TestLoadWantsBothLogsRead(t *testing.T) {
+	for i := range 2 {
+		img := image(t, testLayout(t, 64<<20), sampleSuper())
+		encodeLog(img.Log[1-i], 9, nil)
+		img.Log[i] = nil
+		s, p, err := Load(img)
+		if err != nil || !p.LogLost || s.Dirty.Count() != sampleSuper().Size/BlockSize {
+			t.Errorf("copy %d unreadable: %v, %+v", i, err, p)
+		}
+	}
+}
+
 func TestLoadRefusesANewerFormat(t *testing.T) {
 	for _, copies := range [][]int{{0}, {1}, {0, 1}} {
 		img := image(t, testLayout(t, 64<<20), sampleSuper())

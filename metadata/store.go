@@ -34,7 +34,7 @@ type Store struct {
 // Problems are what Load found and could make good; people are told.
 type Problems struct {
 	SuperCopyLost bool
-	LogLost       bool // both copies: everything counts as dirty
+	LogLost       bool // both copies, or one could not be read: everything counts as dirty
 	PagesDamaged  int
 	LogExtents    int // extents that were active when the component was last used
 }
@@ -90,7 +90,7 @@ func (s *Store) limit() {
 }
 
 // newestSuper picks the valid copy with the higher sequence. which tells its
-// index, or -1-i when copy i was not to be read.
+// index, or -1-i when copy i is no good.
 func newestSuper(img *Image) (Superblock, int, error) {
 	var sbs [2]Superblock
 	var errs [2]error
@@ -135,10 +135,14 @@ func newStore(l Layout, sb Superblock) *Store {
 }
 
 // loadLog gives the extents of the newest valid copy; of both copies if they are
-// equally new. ok is false if neither can be trusted.
+// equally new. ok is false if neither can be trusted, or if one could not be read:
+// it may be the newer one. (One that was read and is torn belongs to a commit that
+// never ended.)
 func (s *Store) loadLog(img *Image) (extents []Extent, ok bool) {
 	limit := int64(len(s.Log.index))
+	unread := false
 	for i, b := range img.Log {
+		unread = unread || b == nil
 		seq, e, err := DecodeLog(b, limit)
 		if err != nil {
 			continue
@@ -148,7 +152,7 @@ func (s *Store) loadLog(img *Image) (extents []Extent, ok bool) {
 		}
 		ok = true
 	}
-	return extents, ok
+	return extents, ok && !unread
 }
 
 // Super is the superblock in memory.
