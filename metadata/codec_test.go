@@ -3,6 +3,7 @@ package metadata
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
 	"reflect"
@@ -246,8 +247,30 @@ func TestLoadSaysWhatToDoWhenBothSuperblocksAreBad(t *testing.T) {
 	}
 }
 
-// TestLoadWantsBothLogsRead: a copy that could not be read may be the newer one, and
-// its extents would be forgotten.
+// TestLoadWantsBothSuperblocksRead: a copy that could not be read may be the newer
+// one; one that was read and is damaged is what a commit that never ended left.
+func TestLoadWantsBothSuperblocksRead(t *testing.T) {
+	for i := range 2 {
+		img := image(t, testLayout(t, 64<<20), sampleSuper())
+		whole := img.Super[i]
+		img.Super[i] = nil
+		_, _, err := Load(img)
+		if want := fmt.Sprintf("superblock copy %d could not be read", i); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("copy %d unreadable: %v", i, err)
+		}
+		if _, err := Inspect(img); err != nil {
+			t.Errorf("copy %d unreadable: dump shows nothing: %v", i, err)
+		}
+		img.Super[i] = whole
+		whole[70] ^= 1
+		if _, p, err := Load(img); err != nil || !p.SuperCopyLost {
+			t.Errorf("copy %d damaged: %v, %+v", i, err, p)
+		}
+	}
+}
+
+// TestLoadWantsBothLogsRead likewise: else the extents of the newer one are
+// forgotten.
 func TestLoadWantsBothLogsRead(t *testing.T) {
 	for i := range 2 {
 		img := image(t, testLayout(t, 64<<20), sampleSuper())

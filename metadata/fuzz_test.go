@@ -60,7 +60,7 @@ func FuzzSuperblock(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := Load(&Image{Layout: l, SectorSize: 512, Super: [2][]byte{b, nil}}); err != nil {
+		if _, _, err := Load(&Image{Layout: l, SectorSize: 512, Super: [2][]byte{b, make([]byte, SuperblockSize)}}); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -5,7 +5,7 @@ package metadata
 type Image struct {
 	Layout     Layout
 	SectorSize uint32    // of the component
-	Super      [2][]byte // SuperblockSize bytes each; nil when it could not be read
+	Super      [2][]byte // SuperblockSize bytes each; nil when it could not be read, and then Load refuses
 	Log        [2][]byte // LogSize bytes each; nil when it could not be read, and then everything counts as dirty
 	Map        []byte    // MapPages*PageSize bytes; pages that could not be read are zeroes
 	// StateInconsistent: the state directory keeps a mark that this replica is

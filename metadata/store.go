@@ -1,5 +1,7 @@
 package metadata
 
+import "fmt"
+
 // Store is one replica's metadata in memory and what of it is durable. Changes are
 // made in memory; Prepare gives the writes that make all of them durable, one
 // commit at a time; Committed tells that they are.
@@ -47,6 +49,11 @@ func Load(img *Image) (*Store, Problems, error) {
 	sb, which, err := newestSuper(img)
 	if err != nil {
 		return nil, p, err
+	}
+	for i, b := range img.Super {
+		if b == nil {
+			return nil, p, &CorruptError{fmt.Sprintf("superblock copy %d could not be read, and it may be the newer one: using the other could forget that this replica is old, half copied or ahead of its peer. Try again; if that place stays unreadable, create the replica anew with create --force and let the peer fill it, or read it with dump first", i)}
+		}
 	}
 	p.SuperCopyLost = which < 0
 	if sb.DataSize > img.Layout.DataSize {
