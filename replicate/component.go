@@ -125,7 +125,12 @@ func (m *Machine) open(then func(*Refusal)) {
 				then(nil)
 			}
 			if bad {
-				m.fly(Effect{Kind: EffStateMark}, func(*Event) { loaded() })
+				m.fly(Effect{Kind: EffStateMark}, func(ev *Event) {
+					if ev.Err != OK {
+						m.warn("the mark that this replica is inconsistent, now in its metadata, stays in the state directory: " + ev.Text)
+					}
+					loaded()
+				})
 				return
 			}
 			loaded()
@@ -134,8 +139,11 @@ func (m *Machine) open(then func(*Refusal)) {
 }
 
 func (m *Machine) warnOf(p metadata.Problems) {
+	if p.SuperCopyLost {
+		m.warn("one of the two copies of the superblock is damaged: the other one counts, and the damaged one is written anew")
+	}
 	if p.LogLost {
-		m.warn("both copies of the activity log are damaged: every block counts as different")
+		m.warn("the activity log is damaged or cannot be read: every block counts as different")
 	}
 	if p.PagesDamaged > 0 {
 		m.warn(fmt.Sprintf("%d pages of the dirty map are damaged: their blocks count as different", p.PagesDamaged))

@@ -137,9 +137,22 @@ func (m *Machine) applied(r *req, ev *Event) {
 	}
 	if !ok {
 		m.counters.ErrLocal[0]++
+		switch r.kind {
+		case kServeRead:
+			m.warn(fmt.Sprintf("%d bytes at %d could not be read for %s", r.length, r.off, m.cfg.Peer))
+		case kCompare:
+			m.warn(unreadable(r.mask, r.off) + " here, and are to be written anew")
+		default:
+			m.warn(unreadable(r.mask, r.off) + " for " + m.cfg.Peer)
+		}
 	}
 	m.release(ev.Buf)
 	m.endApply(r)
+}
+
+// unreadable tells of a window of which something could not be read.
+func unreadable(mask uint64, off int64) string {
+	return fmt.Sprintf("some of %d blocks in the window at %d could not be read", bits.OnesCount64(mask), off)
 }
 
 // sendNow sends behind the confirmations that came before.

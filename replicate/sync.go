@@ -227,6 +227,7 @@ func (m *Machine) syncRead(r *req, ev *Event) {
 			m.syncFailed(r, "it could not be read")
 			return
 		}
+		m.warn(unreadable(r.mask, r.off) + " here, and are to be written anew")
 	}
 	kind := MsgSyncHash
 	if m.sync.direction == fromPeer {
