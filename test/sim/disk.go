@@ -214,6 +214,9 @@ func (d *disk) powerLoss() {
 	if d.w.scripted || d.w.chance(0.25) {
 		share = 0
 	}
+	if d.w.hooks.share != nil {
+		share = d.w.hooks.share()
+	}
 	for _, c := range d.journal {
 		switch x := d.w.rng.Float64(); {
 		case x < share*0.7:

@@ -201,6 +201,9 @@ func (n *node) opDone(life uint32, i int) {
 		n.w.at(event{at: n.w.now + 100*microsecond, kind: kOp, node: uint8(n.id), life: life, x: uint32(i)})
 		return
 	}
+	if f := n.w.hooks.begin; f != nil && !f(n, o) {
+		return // a script ended the process within the operation
+	}
 	ev := replicate.Event{Op: o.eff.Op}
 	switch o.kind {
 	case opData:
@@ -210,13 +213,17 @@ func (n *node) opDone(life uint32, i int) {
 	case opCommit:
 		n.commitDone(o, &ev)
 	case opOpen:
-		n.openDone(&ev)
+		n.openDone(o, &ev)
 	case opClose:
 		n.opened = false
 		ev.Kind = replicate.EvClosed
 	case opMark:
-		n.mark = o.eff.Set
 		ev.Kind = replicate.EvMarked
+		if o.lost {
+			ev.Err, ev.Text = replicate.ErrOther, "the state directory cannot be written"
+		} else {
+			n.mark = o.eff.Set
+		}
 	case opProvUp:
 		n.provUp(&ev)
 	case opProvDown:
@@ -231,6 +238,9 @@ func (n *node) opDone(life uint32, i int) {
 	n.push(ev)
 	if kindDone == opCommit {
 		n.afterCommit(ev.Err)
+	}
+	if f := n.w.hooks.ended; f != nil {
+		f(n)
 	}
 }
 
@@ -481,13 +491,16 @@ func (n *node) afterCommit(err replicate.Err) {
 	}
 }
 
-func (n *node) openDone(ev *replicate.Event) {
+func (n *node) openDone(o *op, ev *replicate.Event) {
 	ev.Kind = replicate.EvOpened
-	if n.disk.gone {
+	if n.disk.gone || o.lost {
 		ev.Err, ev.Text = replicate.ErrIO, "the component does not answer"
 		return
 	}
 	img := n.disk.image(n.disk.metaCur, n.mark)
+	if n.w.hooks.image != nil {
+		n.w.hooks.image(n, img)
+	}
 	if _, err := metadata.Inspect(img); err != nil {
 		ev.Err, ev.Text = replicate.ErrNoData, err.Error()
 		return

@@ -99,6 +99,12 @@ type hooks struct {
 	commit  func(n *node)
 	report  func(n *node, r *replicate.Report)
 	reply   func(n *node, r *request, err replicate.Err)
+	// An operation of a component ends: before it has its effect (false: the process
+	// is gone), and after it was told.
+	begin func(n *node, o *op) bool
+	ended func(n *node)
+	image func(n *node, img *metadata.Image) // what opening a component read
+	share func() float64                     // how much of a cache survives a power loss
 }
 
 // Options choose a run.
