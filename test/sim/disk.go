@@ -23,12 +23,15 @@ type disk struct {
 	metaArena  []byte
 
 	// Faults on command.
-	failWrites  int    // how many of the next writes fail
-	failFlushes int    // how many of the next flushes fail
-	failMeta    int    // how many of the next commits fail
-	failReads   int    // how many of the next reads fail
-	shortReads  int    // how many of the next reads end after a part
-	gone        bool   // everything fails
+	failWrites  int  // how many of the next writes fail
+	failFlushes int  // how many of the next flushes fail
+	failMeta    int  // how many of the next commits fail
+	failReads   int  // how many of the next reads fail
+	shortReads  int  // how many of the next reads end after a part
+	gone        bool // everything fails
+	lies        int  // how many of the next reads may lie
+	lieOld      bool // with what was there at the time of old
+	old         []uint32
 	slow        int64  // factor on every delay
 	bad         []bool // blocks that cannot be read until written
 	badCount    int
@@ -63,6 +66,7 @@ func (d *disk) reset(w *World, size int64) {
 	}
 	d.bad = d.bad[:blocks]
 	d.heal()
+	d.old = d.old[:0]
 	d.journal, d.arena, d.base = d.journal[:0], d.arena[:0], 0
 	var err error
 	if d.layout, err = metadata.Internal(metadata.ComponentSize(size)); err != nil || d.layout.DataSize != size {
@@ -80,7 +84,7 @@ func (d *disk) reset(w *World, size int64) {
 
 // heal ends all faults of the disk.
 func (d *disk) heal() {
-	d.failWrites, d.failFlushes, d.failMeta, d.failReads, d.shortReads, d.gone, d.slow = 0, 0, 0, 0, 0, false, 1
+	d.failWrites, d.failFlushes, d.failMeta, d.failReads, d.shortReads, d.lies, d.gone, d.slow = 0, 0, 0, 0, 0, 0, false, 1
 	clear(d.bad)
 	d.badCount = 0
 }

@@ -25,13 +25,15 @@ const (
 	faultWall    // a node's wall clock is set anew
 	faultDup     // a connection is made while the one before still stands
 	faultLateWay // what one node sends is on its way for minutes
+	faultMisRead // reads give the data of another place (lies.go)
+	faultOldRead // reads give the data of an earlier time
 	faultKinds
 )
 
 var faultNames = [...]string{"crash", "power", "both-power", "cut", "half-open", "flap", "slow-net", "freeze", "disk-write", "disk-read", "disk-flush", "disk-meta", "disk-gone", "bad-block", "slow-disk", "provider",
-	"short-read", "clock-leap", "wall-jump", "duplicate-connection", "late-way"}
+	"short-read", "clock-leap", "wall-jump", "duplicate-connection", "late-way", "misdirected-read", "stale-read"}
 
-var faultWeights = [faultKinds]int{8, 8, 3, 10, 5, 8, 4, 6, 3, 3, 2, 2, 1, 3, 4, 0, 3, 3, 2, 5, 2}
+var faultWeights = [faultKinds]int{8, 8, 3, 10, 5, 8, 4, 6, 3, 3, 2, 2, 1, 3, 4, 0, 3, 3, 2, 5, 2, 20, 20}
 
 // injectFault makes something go wrong.
 func (w *World) injectFault() {
@@ -57,6 +59,9 @@ func (w *World) injectFault() {
 		}
 	}
 	n := &w.nodes[w.rng.IntN(2)]
+	if w.prof.Lies && w.chance(0.3) {
+		n.disk.keepOld()
+	}
 	w.fault(k, n)
 }
 
@@ -122,6 +127,8 @@ func (w *World) fault(k faultKind, n *node) {
 	case faultShortRead:
 		w.diskFault = true
 		n.disk.shortReads = 1 + w.rng.IntN(3)
+	case faultMisRead, faultOldRead:
+		n.disk.lies, n.disk.lieOld = 1+w.rng.IntN(6), k == faultOldRead
 	case faultLeap:
 		n.leap(w.span(second, 5*60*second))
 		if n.state == running && w.chance(0.5) {

@@ -230,7 +230,7 @@ func (w *World) oracleDelivered(s *session, n *node, m *replicate.Msg, it *strea
 		s.flow[n.id] = false
 	case replicate.MsgWrite:
 		for _, st := range it.data {
-			if st != 0 && st != poison {
+			if st != 0 && !lied(st) && st != poison {
 				l.writes[l.owners[st]].received = true
 				break
 			}

@@ -147,13 +147,13 @@ func (l *ledger) settle(id int32, tick uint32, ok bool) {
 // wrote counts sectors of writes that a disk completed.
 func (l *ledger) wrote(n *node, sec int, stamps []uint32) {
 	for i := 0; i < len(stamps); {
-		if stamps[i] == 0 {
+		if stamps[i] == 0 || lied(stamps[i]) {
 			i++
 			continue
 		}
 		id := l.owners[stamps[i]]
 		j := i
-		for j < len(stamps) && stamps[j] != 0 && l.owners[stamps[j]] == id {
+		for j < len(stamps) && stamps[j] != 0 && !lied(stamps[j]) && l.owners[stamps[j]] == id {
 			j++
 		}
 		l.writes[id].done[n.id] += int32(j - i)
@@ -232,6 +232,9 @@ func (l *ledger) superseded(w *write, durable int32) bool {
 // permitted says whether a sector of a replica may hold a value, given the newest
 // write that must not be lost there. It returns the write.
 func (l *ledger) permitted(sec int, value uint32, durable int32) (int32, bool) {
+	if lied(value) {
+		return 0, true // nobody knows
+	}
 	if value != 0 {
 		if int64(value) >= int64(len(l.owners)) {
 			return 0, false

@@ -19,6 +19,7 @@ type mem struct {
 	uses   int32
 	stamps []uint32
 	mask   uint64 // of a window: which blocks are meant
+	target bool   // hashes of the target of a sync, not of its source
 }
 
 // arena is a node's memory. Handles are never used twice in one process, so that
@@ -66,7 +67,7 @@ func (n *node) alloc(k memKind, sectors int) (replicate.Handle, *mem) {
 	if m.gen == 0 {
 		m.gen = 1
 	}
-	m.kind, m.owned, m.uses, m.mask = k, true, 0, 0
+	m.kind, m.owned, m.uses, m.mask, m.target = k, true, 0, 0, false
 	if cap(m.stamps) < sectors {
 		m.stamps = make([]uint32, max(sectors, 64))
 	}

@@ -261,7 +261,7 @@ func (l *link) arrive(s *session, to *node, it *streamItem) {
 		if it.mem {
 			h, mm := to.alloc(it.kind, len(it.data))
 			copy(mm.stamps, it.data)
-			mm.mask = it.mask
+			mm.mask, mm.target = it.mask, m.Kind == replicate.MsgSyncPull
 			m.Buf = h
 		}
 		if w.trace != nil {

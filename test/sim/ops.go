@@ -336,6 +336,7 @@ func (n *node) writeDone(o *op, sec, cnt int) {
 			n.w.violate("handles", "%s: write of %d sectors from a buffer of %d", n.name, cnt, len(m.stamps))
 		}
 		n.checkStamps(m.stamps[:cnt], sec)
+		n.countCopied(m.stamps[:cnt])
 		d.put(sec, cnt, m.stamps)
 		n.w.ledger.wrote(n, sec, m.stamps[:cnt])
 	default:
@@ -350,6 +351,7 @@ func (n *node) writeDone(o *op, sec, cnt int) {
 			}
 			st := m.stamps[at*sectorsPerBlock:][:sectorsPerBlock]
 			n.checkStamps(st, b*sectorsPerBlock)
+			n.countCopied(st)
 			d.put(b*sectorsPerBlock, sectorsPerBlock, st)
 		})
 	}
@@ -368,6 +370,9 @@ func (n *node) readAll(to []uint32, sec int) bool {
 		to, sec = to[k:], sec+k
 	}
 	n.readInto(to, sec)
+	if n.disk.lies > 0 {
+		n.lie(to, sec)
+	}
 	return true
 }
 
@@ -428,8 +433,11 @@ func (n *node) readWindow(e *replicate.Effect, ev *replicate.Event) {
 	n.eachBlock(e.Off, e.Mask, func(b, at int) {
 		st := m.stamps[at*sectorsPerBlock:][:sectorsPerBlock]
 		n.readInto(st, b*sectorsPerBlock)
+		if n.disk.lies > 0 && n.w.chance(0.3) {
+			n.lie(st, b*sectorsPerBlock)
+		}
 		if !compare {
-			for _, s := range st {
+			for _, s := range st { // (a mark would not travel with zeroes)
 				if s != 0 {
 					return
 				}
@@ -439,8 +447,11 @@ func (n *node) readWindow(e *replicate.Effect, ev *replicate.Event) {
 		}
 		differs, zero := compare && hashes == nil, true
 		for i, s := range st {
-			differs = differs || hashes.stamps[at*sectorsPerBlock+i] != s
+			differs = differs || (hashes.stamps[at*sectorsPerBlock+i]^s)&^lieMark != 0
 			zero = zero && s == 0
+		}
+		if !differs && n.w.prof.Lies {
+			n.foundEqual(hashes, b, at, st)
 		}
 		if differs {
 			ev.Mask |= 1 << uint(at)
@@ -454,7 +465,7 @@ func (n *node) readWindow(e *replicate.Effect, ev *replicate.Event) {
 // checkStamps catches memory that never held this data.
 func (n *node) checkStamps(stamps []uint32, sec int) {
 	for i, s := range stamps {
-		if s == 0 {
+		if s == 0 || lied(s) {
 			continue
 		}
 		if at, ok := n.w.ledger.place(s); !ok || at != sec+i {

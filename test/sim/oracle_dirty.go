@@ -76,6 +76,9 @@ func (w *World) oracleDirty(when string, _ bool) {
 		if v == db.cur[s] && v == da.stable[s] && v == db.stable[s] {
 			continue
 		}
+		if lied(v) || lied(db.cur[s]) || lied(da.stable[s]) || lied(db.stable[s]) {
+			continue
+		}
 		if !decoded {
 			decoded = true
 			a.dirtyInto(da.metaStable, set)
@@ -91,6 +94,9 @@ func (w *World) oracleDirty(when string, _ bool) {
 }
 
 func (w *World) owner(v uint32) int32 {
+	if lied(v) {
+		v &^= lieMark
+	}
 	if v == poison || int64(v) >= int64(len(w.ledger.owners)) {
 		return -1
 	}

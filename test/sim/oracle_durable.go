@@ -203,6 +203,10 @@ func (n *node) oracleRead(r *request, stamps []uint32) {
 	}
 	for i := range int(r.n) {
 		sec, v := int(r.sec)+i, stamps[i]
+		if lied(v) {
+			w.cover.fault("lie-answered")
+			continue
+		}
 		if at, ok := l.place(v); v != 0 && (!ok || at != sec) {
 			w.violate("garbage", "%s: read of sector %d shows what was never written there (stamp %#x)", n.name, sec, v)
 		}

@@ -360,6 +360,7 @@ type Profile struct {
 	Enabled     [faultKinds]bool
 	Cautious    bool  // the operator seldom uses force
 	Restores    bool  // a replica is put back from an older copy
+	Lies        bool  // disks return wrong data now and then, without an error
 	Drift       int64 // how wrong clocks run at most, in parts in a million
 }
 
@@ -373,6 +374,9 @@ func (p *Profile) String() string {
 	}
 	if p.Restores {
 		s += " restores"
+	}
+	if p.Lies {
+		s += " lies"
 	}
 	if p.Drift == badDrift {
 		s += " drift"
@@ -420,6 +424,8 @@ func randomProfile(r *rand.Rand) Profile {
 	for i := range p.Enabled {
 		p.Enabled[i] = r.Float64() < 0.6
 	}
+	p.Lies = r.Float64() < 0.05
+	p.Enabled[faultMisRead], p.Enabled[faultOldRead] = p.Lies, p.Lies
 	p.Drift = 200
 	if r.Float64() < 0.15 {
 		p.Drift = badDrift
