@@ -162,8 +162,7 @@ func (c *Component) setUp() (string, error) {
 	if loop := loopOver(c.path); loop != "" {
 		return "", &BusyError{Path: c.path, Users: []string{"loop device " + loop}}
 	}
-	why := c.setUpFile(st.Size)
-	return why, nil
+	return c.setUpFile(st.Size)
 }
 
 func (c *Component) setUpDevice() error {
@@ -187,11 +186,14 @@ func (c *Component) setUpDevice() error {
 
 // setUpFile finds the smallest sector size at which direct I/O works on this
 // file, and gives direct I/O up where none does.
-func (c *Component) setUpFile(size int64) string {
+func (c *Component) setUpFile(size int64) (string, error) {
 	c.sector, c.physical = 512, 4096
 	why := ""
 	if c.direct {
-		c.sector, why = directAlign(c.fd)
+		var err error
+		if c.sector, why, err = directAlign(c.fd); err != nil {
+			return "", fmt.Errorf("open component %s: %w", c.path, err)
+		}
 		if c.sector == 0 {
 			c.sector, c.direct = 512, false
 			fl, err := unix.FcntlInt(uintptr(c.fd), unix.F_GETFL, 0)
@@ -204,34 +206,46 @@ func (c *Component) setUpFile(size int64) string {
 		}
 	}
 	c.size = size &^ int64(c.sector-1)
-	return why
+	return why, nil
 }
 
 // directAlign says what a file descriptor opened with O_DIRECT asks of offsets
 // and memory: 512 or 4096, or 0 and the reason.
-func directAlign(fd int) (int, string) {
+func directAlign(fd int) (int, string, error) {
 	var stx unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &stx)
 	if err == nil && stx.Mask&unix.STATX_DIOALIGN != 0 {
 		a := max(stx.Dio_offset_align, stx.Dio_mem_align)
 		switch {
 		case stx.Dio_offset_align == 0:
-			return 0, "the filesystem does not do direct I/O on this file"
+			return 0, "the filesystem does not do direct I/O on this file", nil
 		case a <= 512:
-			return 512, ""
+			return 512, "", nil
 		case a <= 4096:
-			return 4096, ""
+			return 4096, "", nil
 		}
-		return 0, fmt.Sprintf("direct I/O here needs an alignment of %d bytes", a)
+		return 0, fmt.Sprintf("direct I/O here needs an alignment of %d bytes", a), nil
 	}
 	// Kernels before 6.1, and filesystems that do not say: try.
 	buf := alignedBuf(pageSize)
 	for _, n := range []int{512, pageSize} {
-		if _, err = unix.Pread(fd, buf[:n], int64(n)); err == nil {
-			return n, ""
+		if _, err = retried(func() (int, error) { return unix.Pread(fd, buf[:n], int64(n)) }); err == nil {
+			return n, "", nil
+		}
+		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EOPNOTSUPP) {
+			return 0, "", fmt.Errorf("read at %d: %w", n, err) // the disk, not the alignment
 		}
 	}
-	return 0, "a direct read failed: " + err.Error()
+	return 0, "a direct read failed: " + err.Error(), nil
+}
+
+// retried repeats a call that a signal interrupted.
+func retried(call func() (int, error)) (n int, err error) {
+	for {
+		if n, err = call(); err != unix.EINTR {
+			return n, err
+		}
+	}
 }
 
 // CreateFileComponent makes a sparse file of size bytes for use as a component,
