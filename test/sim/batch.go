@@ -53,7 +53,7 @@ func Batch(o BatchOptions) BatchResult {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			w := NewWorld()
+			w := NewRunner()
 			c := NewCoverage()
 			var runs int
 			var events, writes, faults, healed int64
@@ -75,7 +75,7 @@ func Batch(o BatchOptions) BatchResult {
 				if r.Violation == nil {
 					continue
 				}
-				w = NewWorld()
+				w = NewRunner()
 				mu.Lock()
 				res.Violations = append(res.Violations, r.Violation)
 				if o.Log != nil {
@@ -111,7 +111,7 @@ func FailureText(v *Violation, o BatchOptions) string {
 	fmt.Fprintf(&b, "%v\n", v)
 	if o.Tail > 0 {
 		var t bytes.Buffer
-		NewWorld().Run(Options{Seed: v.Seed, Events: o.Events, Restores: o.Restores, Trace: &t})
+		NewRunner().Run(Options{Seed: v.Seed, Events: o.Events, Restores: o.Restores, Trace: &t})
 		lines := strings.Split(strings.TrimRight(t.String(), "\n"), "\n")
 		for _, l := range lines[max(0, len(lines)-o.Tail):] {
 			fmt.Fprintf(&b, "    %s\n", l)

@@ -2,7 +2,8 @@
 // the production machine (replicate.Machine) and the production metadata codecs,
 // on simulated disks whose caches a crash tears, a simulated network that delays,
 // cuts and half-opens, and clocks of their own. Everything that happens follows
-// from one seed, so a failure is a number.
+// from one seed, so a failure is a number. A World is a pair of one resource; a Site
+// (site.go) is several on the same two hosts.
 //
 // cmd/sim replays seeds and runs batches; the tests run a short batch, the named
 // seeds and the scenarios of the replication rules (rows.go), which one run in

@@ -38,7 +38,7 @@ var faultWeights = [faultKinds]int{8, 8, 3, 10, 5, 8, 4, 6, 3, 3, 2, 2, 1, 3, 4,
 // injectFault makes something go wrong.
 func (w *World) injectFault() {
 	k := faultCrash
-	if w.crashes > 0 || w.chance(0.7) {
+	if w.site != nil || w.crashes > 0 || w.chance(0.7) {
 		total := 0
 		for i, x := range faultWeights {
 			if w.prof.Enabled[i] {

@@ -45,6 +45,9 @@ func (w *World) operate() {
 	for k := range w.nodes {
 		i := (first + k) % 2
 		n := &w.nodes[i]
+		if n.state != running && w.site != nil {
+			continue // the host has other resources too
+		}
 		switch n.state {
 		case off:
 			if w.chance(0.5) {
@@ -183,6 +186,9 @@ func (w *World) help() {
 	primaries, ready := 0, true
 	for i := range w.nodes {
 		n := &w.nodes[i]
+		if n.state != running && w.site != nil {
+			return // the site brings the host back
+		}
 		switch n.state {
 		case off:
 			n.state = stopped

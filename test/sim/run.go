@@ -41,7 +41,7 @@ func (w *World) advance() bool {
 	c := &w.course
 	switch c.phase {
 	case eventful:
-		if w.events > maxEvents || w.site == nil && w.events >= w.opt.Events && w.faults >= 5 && w.crashes >= 1 {
+		if w.site == nil && (w.events > maxEvents || w.events >= w.opt.Events && w.faults >= 5 && w.crashes >= 1) {
 			w.beginUnaided()
 			return true
 		}

@@ -25,7 +25,7 @@ func TestSeed(t *testing.T) {
 	if *traceFlag {
 		opt.Trace = os.Stdout
 	}
-	r := NewWorld().Run(opt)
+	r := NewRunner().Run(opt)
 	t.Logf("%d events, %d faults, %d crashes, %d writes, %s virtual", r.Events, r.Faults, r.Crashes, r.Writes, time.Duration(r.Time))
 	if r.Violation != nil {
 		t.Error(r.Violation)
@@ -62,7 +62,7 @@ func TestShort(t *testing.T) {
 func TestNamedSeeds(t *testing.T) {
 	for _, s := range NamedSeeds {
 		t.Run(s.Name, func(t *testing.T) {
-			if r := NewWorld().Run(Options{Seed: s.Seed}); r.Violation != nil {
+			if r := NewRunner().Run(Options{Seed: s.Seed}); r.Violation != nil {
 				t.Errorf("once found: %s; now: %v", s.Found, r.Violation)
 			}
 		})
@@ -71,10 +71,10 @@ func TestNamedSeeds(t *testing.T) {
 
 // TestDeterminism: a seed is a run, whatever ran before it in the same memory.
 func TestDeterminism(t *testing.T) {
-	used := NewWorld()
+	used := NewRunner()
 	for seed := uint64(1); seed <= 60; seed++ {
 		a := used.Run(Options{Seed: seed})
-		b := NewWorld().Run(Options{Seed: seed})
+		b := NewRunner().Run(Options{Seed: seed})
 		if a.Digest != b.Digest || a.Events != b.Events {
 			t.Errorf("seed %d ran twice and differed: %d events, digest %x; %d events, digest %x", seed, a.Events, a.Digest, b.Events, b.Digest)
 		}
@@ -83,7 +83,7 @@ func TestDeterminism(t *testing.T) {
 
 // TestRunSize: a run is long enough and eventful enough.
 func TestRunSize(t *testing.T) {
-	w := NewWorld()
+	w := NewRunner()
 	for seed := uint64(1); seed <= 20; seed++ {
 		r := w.Run(Options{Seed: seed})
 		if r.Violation == nil && (r.Events < 2000 || r.Faults < 5 || r.Crashes < 1) {

@@ -177,17 +177,20 @@ func (w *World) Run(opt Options) (res Result) {
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			vp, ok := r.(violationPanic)
-			if !ok {
-				v := &Violation{Oracle: "panic", Text: fmt.Sprint(r), Seed: opt.Seed, Event: w.events, At: w.now}
-				w.tracef("PANIC %v\n%s", r, debug.Stack())
-				v.Text += " at " + panicPlace(string(debug.Stack()))
-				vp.v = v
-			}
+			v := w.spoken(r)
 			res = w.result()
-			res.Violation = vp.v
+			res.Violation = v
 		}
 	}()
+	w.prepare(opt)
+	for w.advance() {
+	}
+	return w.result()
+}
+
+// prepare makes everything for a run, up to its first event, or past the script of a
+// directed one.
+func (w *World) prepare(opt Options) {
 	w.reset(opt)
 	w.prof = randomProfile(w.rng)
 	if opt.Restores || opt.Seed%restoreEvery == 0 {
@@ -202,9 +205,16 @@ func (w *World) Run(opt Options) (res Result) {
 		w.build()
 	}
 	w.begin()
-	for w.advance() {
+}
+
+// spoken makes a violation of what unwound a run.
+func (w *World) spoken(r any) *Violation {
+	if vp, ok := r.(violationPanic); ok {
+		return vp.v
 	}
-	return w.result()
+	stack := string(debug.Stack())
+	w.tracef("PANIC %v\n%s", r, stack)
+	return &Violation{Oracle: "panic", Text: fmt.Sprint(r) + " at " + panicPlace(stack), Seed: w.opt.Seed, Event: w.events, At: w.now}
 }
 
 // panicPlace finds the first line of production code in a stack.

@@ -56,7 +56,7 @@ func run() int {
 		if *trace {
 			opt.Trace = out
 		}
-		r := sim.NewWorld().Run(opt)
+		r := sim.NewRunner().Run(opt)
 		out.Flush()
 		fmt.Printf("seed %d: %d events, %d faults, %d crashes, %d writes, %s virtual, digest %016x\n",
 			*seed, r.Events, r.Faults, r.Crashes, r.Writes, time.Duration(r.Time), r.Digest)
