@@ -91,15 +91,19 @@ func CompareFiles(a, b string, size int64) (*Differences, error) {
 // CompareReplicas compares the data areas of both nodes' disks as they read now,
 // and then, for disks with a volatile cache, what their media hold: call it when
 // all is in sync and flushed. size is the provider's.
-func (l *Lab) CompareReplicas(size int64) error {
-	d, err := CompareFiles(l.Nodes[Alpha].Local(), l.Nodes[Bravo].Local(), size)
+func (l *Lab) CompareReplicas(size int64) error { return l.CompareResource(Resource, size) }
+
+// CompareResource does so for a resource.
+func (l *Lab) CompareResource(name string, size int64) error {
+	a, b := l.Nodes[Alpha].Replica(name), l.Nodes[Bravo].Replica(name)
+	d, err := CompareFiles(a.Local(), b.Local(), size)
 	if err == nil {
 		err = d.Err()
 	}
 	if err != nil || l.o.Plain {
 		return err
 	}
-	if d, err = CompareFiles(l.Nodes[Alpha].Disk.Medium(), l.Nodes[Bravo].Disk.Medium(), size); err == nil {
+	if d, err = CompareFiles(a.Disk().Medium(), b.Disk().Medium(), size); err == nil {
 		err = d.Err()
 	}
 	if err != nil {

@@ -33,6 +33,7 @@ type Options struct {
 	LogLevel    string        // default "debug"
 	Env         []string      // for the daemons
 	Extra       string        // more lines for the [resource.data] table
+	Device      int64         // bytes of each disk of a second resource, served as a device; 0: none
 }
 
 // Lab is two nodes with a link. Close it.
@@ -116,23 +117,22 @@ func (l *Lab) makeDisk(n *Node) error {
 		}
 		return errors.Join(f.Truncate(l.o.Size), f.Close())
 	}
-	log, err := os.Create(n.path("disk.log"))
-	if err != nil {
+	var err error
+	n.Disk, err = l.startDisk(n, "disk", disk.Options{Size: l.o.Size, Seed: l.o.Seed*2 + uint64(n.Side), KeepRandom: true})
+	if err != nil || l.o.Device == 0 {
 		return err
 	}
-	defer log.Close()
-	n.Disk, err = disk.Start(l.o.Programs.Labdisk, n.path("disk"), disk.Options{
-		Size: l.o.Size, Seed: l.o.Seed*2 + uint64(n.Side), KeepRandom: true,
-	}, log)
+	n.second, err = l.startDisk(n, "disk2", disk.Options{Size: l.o.Device, Seed: ^(l.o.Seed*2 + uint64(n.Side)), KeepRandom: true})
 	return err
 }
 
-// Local is the file that is the node's component.
-func (n *Node) Local() string {
-	if n.Disk == nil {
-		return n.path("disk.img")
+func (l *Lab) startDisk(n *Node, name string, o disk.Options) (*disk.Process, error) {
+	log, err := os.Create(n.path(name + ".log"))
+	if err != nil {
+		return nil, err
 	}
-	return n.Disk.Path()
+	defer log.Close()
+	return disk.Start(l.o.Programs.Labdisk, n.path(name), o, log)
 }
 
 var configText = template.Must(template.New("hast.toml").Parse(`# Two nodes of a lab.
@@ -151,28 +151,37 @@ address = ["{{.Address}}"]
 hastd.control = "{{.Control}}"
 hastd.state   = "{{.State}}"
 {{end}}
+{{define "common"}}replication  = "{{.Replication}}"
+extent-size  = "{{.ExtentSize}}"
+keepdirty    = {{.KeepDirty}}
+compression  = "{{.Compression}}"
+timeout      = "{{.Timeout}}"
+disk-timeout = "{{.DiskTimeout}}"
+start-as     = "{{.StartAs}}"
+on-peer-loss = "{{.OnPeerLoss}}"
+{{end}}
 [resource.data]
-replication  = "{{.O.Replication}}"
 provider     = "nbd-server"
-extent-size  = "{{.O.ExtentSize}}"
-keepdirty    = {{.O.KeepDirty}}
-compression  = "{{.O.Compression}}"
-timeout      = "{{.O.Timeout}}"
-disk-timeout = "{{.O.DiskTimeout}}"
-start-as     = "{{.O.StartAs}}"
-on-peer-loss = "{{.O.OnPeerLoss}}"
-{{.O.Extra}}
+{{template "common" .O}}{{.O.Extra}}
 {{range .Nodes}}
 [resource.data.on.{{.Side}}]
 local         = "{{.Local}}"
 provider-path = "{{.Socket}}"
-{{end}}`))
+{{end}}
+{{if .O.Device}}[resource.device]
+provider     = "fuse"
+{{template "common" .O}}
+{{range .Nodes}}
+[resource.device.on.{{.Side}}]
+local         = "{{.Second}}"
+provider-path = "{{.Device}}"
+{{end}}{{end}}`))
 
 // WriteConfig writes the configuration that a node reads.
 func (l *Lab) WriteConfig(n *Node) error {
 	type node struct {
-		Side                                   Side
-		Address, Control, State, Local, Socket string
+		Side                                                   Side
+		Address, Control, State, Local, Socket, Second, Device string
 	}
 	data := struct {
 		Key   string
@@ -184,7 +193,7 @@ func (l *Lab) WriteConfig(n *Node) error {
 		if m == nil {
 			continue
 		}
-		data.Nodes = append(data.Nodes, node{m.Side, l.net.Address(m.Side, n.Side), m.Control(), m.path("state"), m.Local(), m.Socket()})
+		data.Nodes = append(data.Nodes, node{m.Side, l.net.Address(m.Side, n.Side), m.Control(), m.path("state"), m.Local(), m.Socket(), m.Replica(DeviceResource).Local(), m.Device()})
 	}
 	f, err := os.Create(n.Config())
 	if err != nil {
@@ -219,9 +228,24 @@ func (l *Lab) CreateAndStart(createArgs ...string) error {
 
 // AwaitConnected waits until both nodes say that they are connected.
 func (l *Lab) AwaitConnected(limit time.Duration) error {
-	for _, n := range l.Nodes {
-		if err := n.WaitConnection("connected", limit); err != nil {
-			return err
+	return l.each(func(r *Replica) error { return r.WaitConnection("connected", limit) })
+}
+
+// AwaitComplete waits until both nodes say that all is in sync.
+func (l *Lab) AwaitComplete(limit time.Duration) error {
+	return l.each(func(r *Replica) error { return r.WaitStatus("complete", limit) })
+}
+
+// each does something to every replica, up to the first error.
+func (l *Lab) each(do func(*Replica) error) error {
+	for _, name := range []string{Resource, DeviceResource} {
+		for _, n := range l.Nodes {
+			if name == DeviceResource && n.second == nil {
+				continue
+			}
+			if err := do(n.Replica(name)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -232,7 +256,12 @@ func (l *Lab) Tails(lines int) string {
 	var b strings.Builder
 	for _, n := range l.Nodes {
 		s, err := n.Status()
-		fmt.Fprintf(&b, "==== %v: %v %v\n%s\n", n.Side, s, err, n.LogTail(lines))
+		fmt.Fprintf(&b, "==== %v: %v %v\n", n.Side, s, err)
+		if n.second != nil {
+			s, err := n.Replica(DeviceResource).Status()
+			fmt.Fprintf(&b, "%s: %v %v\n", DeviceResource, s, err)
+		}
+		fmt.Fprintln(&b, n.LogTail(lines))
 	}
 	return b.String()
 }
@@ -247,8 +276,10 @@ func (l *Lab) Close() error {
 		if n.cmd != nil {
 			n.cmd.Process.Kill()
 		}
-		if n.Disk != nil {
-			errs = append(errs, n.Disk.Stop())
+		for _, d := range n.disks() {
+			if d != nil {
+				errs = append(errs, d.Stop())
+			}
 		}
 		if n.cmd != nil {
 			errs = append(errs, n.gone())

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Side is one of the two nodes.
@@ -50,6 +51,11 @@ type Network interface {
 	Command(s Side, argv ...string) []string
 	// Cut does something to the link, seen from a side; CutNone heals it.
 	Cut(s Side, c Cut) error
+	// Lose makes the link drop so many of a hundred packets, 99 at most; 0 ends that.
+	Lose(percent int) error
+	// Slow makes everything arrive later, and so many bytes a second at most; two
+	// zeroes end that.
+	Slow(delay time.Duration, rate int64) error
 	// Sent counts the bytes that a side has sent over the link.
 	Sent(s Side) (int64, error)
 	io.Closer
@@ -59,7 +65,13 @@ type Network interface {
 // by a process, so nothing stays behind when the lab dies.
 type namespaces struct {
 	hold [2]*exec.Cmd
+	cut  [2]filter
+	loss int   // of a hundred packets, on both sides' way in
+	slow *slow // the other way between them; nil until it is wanted
 }
+
+// filter is what a side's packet filter does to what comes in and goes out.
+type filter struct{ in, out string }
 
 const linkName = "lab0"
 
@@ -101,7 +113,7 @@ func (n *namespaces) setUp() error {
 				return err
 			}
 		}
-		if err := n.rules(s, "", ""); err != nil {
+		if err := n.set(s, "", ""); err != nil {
 			return err
 		}
 	}
@@ -126,38 +138,55 @@ func (n *namespaces) Command(s Side, argv ...string) []string {
 	return append([]string{"nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", n.hold[s].Process.Pid), "--"}, argv...)
 }
 
-// rules replaces the packet filter of a side.
-func (n *namespaces) rules(s Side, in, out string) error {
+// set replaces the packet filter of a side.
+func (n *namespaces) set(s Side, in, out string) error {
+	n.cut[s] = filter{in, out}
+	return n.rules(s)
+}
+
+// rules writes the packet filter of a side.
+func (n *namespaces) rules(s Side) error {
+	const links = `{ "` + linkName + `", "` + slowName + `" } `
 	rule := func(dir, verb string) string {
 		if verb == "" {
 			return ""
 		}
-		return dir + ` "` + linkName + `" ` + verb
+		return dir + " " + links + verb + ";"
+	}
+	lose := ""
+	if n.loss > 0 {
+		lose = fmt.Sprintf("numgen random mod 100 < %d drop", n.loss)
 	}
 	return run(fmt.Sprintf(`
 table inet lab
 delete table inet lab
 table inet lab {
-	chain in { type filter hook input priority 0; %s; }
-	chain out { type filter hook output priority 0; %s; }
-}`, rule("iifname", in), rule("oifname", out)), n.Command(s, "nft", "-f", "-")...)
+	chain in { type filter hook input priority 0; %s %s }
+	chain out { type filter hook output priority 0; %s }
+}`, rule("iifname", lose), rule("iifname", n.cut[s].in), rule("oifname", n.cut[s].out)), n.Command(s, "nft", "-f", "-")...)
 }
 
 func (n *namespaces) Cut(s Side, c Cut) error {
 	const drop, reset = "drop", "meta l4proto tcp reject with tcp reset"
 	switch c {
 	case CutNone:
-		return errors.Join(n.rules(Alpha, "", ""), n.rules(Bravo, "", ""))
+		return errors.Join(n.set(Alpha, "", ""), n.set(Bravo, "", ""))
 	case CutBoth:
-		return n.rules(s, drop, drop)
+		return n.set(s, drop, drop)
 	case CutFrom:
-		return n.rules(s, "", drop)
+		return n.set(s, "", drop)
 	case CutTo:
-		return n.rules(s, drop, "")
+		return n.set(s, drop, "")
 	case CutReset:
-		return errors.Join(n.rules(Alpha, reset, ""), n.rules(Bravo, reset, ""))
+		return errors.Join(n.set(Alpha, reset, ""), n.set(Bravo, reset, ""))
 	}
 	return fmt.Errorf("lab: unknown cut %d", c)
+}
+
+// Lose drops a random share of the packets, both ways.
+func (n *namespaces) Lose(percent int) error {
+	n.loss = percent
+	return errors.Join(n.rules(Alpha), n.rules(Bravo))
 }
 
 func (n *namespaces) Sent(s Side) (int64, error) {
@@ -177,6 +206,9 @@ func (n *namespaces) Sent(s Side) (int64, error) {
 }
 
 func (n *namespaces) Close() error {
+	if n.slow != nil {
+		n.slow.close()
+	}
 	for _, h := range n.hold {
 		if h != nil {
 			h.Process.Kill()

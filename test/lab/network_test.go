@@ -170,3 +170,51 @@ func TestRelayResets(t *testing.T) {
 		t.Fatalf("on a reset link: %v", err)
 	}
 }
+
+// answerTime is how long alpha waits for an answer of bravo.
+func answerTime(t *testing.T, n Network) (took time.Duration, ok bool) {
+	t.Helper()
+	script := fmt.Sprintf(`exec 3<>/dev/tcp/%s/%d && for i in 1 2 3; do echo x >&3 && head -n1 <&3; done`, n.Address(Bravo, Alpha), port)
+	argv := n.Command(Alpha, "timeout", "10", "bash", "-c", script)
+	began := time.Now()
+	out, err := exec.Command(argv[0], argv[1:]...).Output()
+	return time.Since(began), err == nil && string(out) == "x\nx\nx\n"
+}
+
+// TestNamespacesSlow: connections go over the relay of packets and back, and a
+// lossy link loses.
+func TestNamespacesSlow(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("namespaces need root")
+	}
+	n, err := NewNamespaces()
+	must(t, err)
+	defer n.Close()
+	startEcho(t, n)
+	const delay = 100 * time.Millisecond
+	for range 2 {
+		must(t, n.Slow(delay, 1<<20))
+		// Four round trips at least: the connection's and three lines'.
+		if took, ok := answerTime(t, n); !ok || took < 8*delay {
+			t.Errorf("over a slow link: %v, %v; want at least %v", took, ok, 8*delay)
+		}
+		must(t, n.Cut(Alpha, CutBoth))
+		if got, _ := alphaTalks(n, "during"); got != "" {
+			t.Errorf("a slow link that was cut: %q came through", got)
+		}
+		must(t, n.Cut(Alpha, CutNone))
+		must(t, n.Slow(0, 0))
+		if took, ok := answerTime(t, n); !ok || took >= 8*delay {
+			t.Errorf("after that: %v, %v; want less than %v", took, ok, 8*delay)
+		}
+	}
+	must(t, n.Lose(99))
+	if got, _ := alphaTalks(n, "lost"); got != "" {
+		t.Errorf("a link that loses nearly everything: %q came through", got)
+	}
+	must(t, n.Lose(0))
+	if got, err := alphaTalks(n, "whole"); got != "whole" {
+		t.Errorf("a link that loses nothing: %q, %v", got, err)
+	}
+}

@@ -16,24 +16,22 @@ import (
 	"hastd/test/lab/nbdclient"
 )
 
-// Resource is the name of the lab's one resource.
-const Resource = "data"
-
 // Node is one of the two machines: a daemon, its disk, its end of the link. It is
 // for one goroutine, but for NBD, which load workers call.
 type Node struct {
 	Side Side
-	Disk *disk.Process
+	Disk *disk.Process // of Resource
 	// Cgroup is where the daemon runs from its next start on; nil: where the test
 	// runs.
 	Cgroup *Cgroup
 
-	lab   *Lab
-	dir   string
-	api   apiClient
-	cmd   *exec.Cmd
-	ended chan struct{} // closed when the daemon of cmd is gone
-	err   error         // how it ended; valid after ended
+	second *disk.Process // of DeviceResource, if there is one
+	lab    *Lab
+	dir    string
+	api    apiClient
+	cmd    *exec.Cmd
+	ended  chan struct{} // closed when the daemon of cmd is gone
+	err    error         // how it ended; valid after ended
 }
 
 func (n *Node) path(name string) string { return filepath.Join(n.dir, name) }
@@ -63,6 +61,22 @@ func (n *Node) PID() int {
 	}
 	return n.cmd.Process.Pid
 }
+
+// Alive says whether there is a daemon: started, and not ended by itself.
+func (n *Node) Alive() bool {
+	if n.cmd == nil {
+		return false
+	}
+	select {
+	case <-n.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// Dir is the folder with everything of the node.
+func (n *Node) Dir() string { return n.dir }
 
 // Start starts the daemon and waits until it answers on its control socket.
 func (n *Node) Start() error {
@@ -179,8 +193,10 @@ func (n *Node) PowerLoss() error {
 	}
 	// Only now the disk: a daemon that saw its disk fail would tell its peer.
 	// And before the daemon is gone: what hangs in the disk ends here.
-	if err := n.Disk.PowerLoss(); err != nil {
-		return err
+	for _, d := range n.disks() {
+		if err := d.PowerLoss(); err != nil {
+			return err
+		}
 	}
 	if n.cmd != nil {
 		return n.gone()
@@ -190,91 +206,15 @@ func (n *Node) PowerLoss() error {
 
 // PowerUp brings the node back: link, disk and daemon.
 func (n *Node) PowerUp() error {
-	if err := n.Disk.PowerUp(); err != nil {
-		return err
+	for _, d := range n.disks() {
+		if err := d.PowerUp(); err != nil {
+			return err
+		}
 	}
 	if err := n.lab.net.Cut(n.Side, CutNone); err != nil {
 		return err
 	}
 	return n.Start()
-}
-
-// Status asks the daemon.
-func (n *Node) Status() (Status, error) {
-	var s Status
-	err := n.api.call("GET", "/v1/resources/"+Resource, 5*time.Second, nil, &s)
-	return s, err
-}
-
-// commandLimit bounds one command to a daemon.
-const commandLimit = 30 * time.Second
-
-func (n *Node) command(name string, body any) error {
-	err := n.api.call("POST", "/v1/resources/"+Resource+"/"+name, commandLimit, body, nil)
-	if err != nil {
-		return fmt.Errorf("%v: %s %v: %w", n.Side, name, body, err)
-	}
-	return nil
-}
-
-// Role changes the node's role.
-func (n *Node) Role(role string, force bool) error {
-	return n.command("role", map[string]any{"role": role, "force": force})
-}
-
-// Connect lets the resource connect to its peer.
-func (n *Node) Connect() error { return n.command("connect", nil) }
-
-// Disconnect ends that until Connect.
-func (n *Node) Disconnect() error { return n.command("disconnect", nil) }
-
-// Resume lets suspended I/O go on, or fail.
-func (n *Node) Resume(withError bool) error {
-	return n.command("resume", map[string]any{"error": withError})
-}
-
-// RecoverDiscard gives up this node's changes after a split-brain.
-func (n *Node) RecoverDiscard() error {
-	return n.command("recover", map[string]any{"discard_local": true})
-}
-
-// Wait waits until the status is as wanted.
-func (n *Node) Wait(limit time.Duration, what string, want func(Status) bool) (Status, error) {
-	var last Status
-	err := poll(limit, func() (bool, error) {
-		if n.cmd != nil {
-			select {
-			case <-n.ended:
-				return true, nil
-			default:
-			}
-		}
-		s, err := n.Status()
-		if err != nil {
-			return false, err
-		}
-		last = s
-		return want(s), nil
-	})
-	if err == nil && !want(last) {
-		return last, fmt.Errorf("lab: hastd on %v is gone while waiting for %s: %v", n.Side, what, n.err)
-	}
-	if err != nil {
-		return last, fmt.Errorf("lab: %v: waiting for %s: %w; it is: %v", n.Side, what, err, last)
-	}
-	return last, nil
-}
-
-// WaitStatus waits for a value of status.
-func (n *Node) WaitStatus(status string, limit time.Duration) error {
-	_, err := n.Wait(limit, "status "+status, func(s Status) bool { return s.Status == status })
-	return err
-}
-
-// WaitConnection waits for a value of connection.
-func (n *Node) WaitConnection(connection string, limit time.Duration) error {
-	_, err := n.Wait(limit, "connection "+connection, func(s Status) bool { return s.Connection == connection })
-	return err
 }
 
 // NBD opens the provider.
@@ -297,15 +237,6 @@ func (n *Node) Hastctl(args ...string) (stdout, stderr string, code int) {
 		code, errs = -1, *bytes.NewBufferString(err.Error())
 	}
 	return out.String(), errs.String(), code
-}
-
-// Create makes the node's replica.
-func (n *Node) Create(args ...string) error {
-	out, errs, code := n.Hastctl(append([]string{"create", Resource}, args...)...)
-	if code != 0 {
-		return fmt.Errorf("lab: hastctl create on %v: status %d: %s%s", n.Side, code, out, errs)
-	}
-	return nil
 }
 
 // RSS is the daemon's resident memory in bytes.

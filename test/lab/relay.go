@@ -105,6 +105,21 @@ func (r *Relay) Delay(d time.Duration) { r.delay.Store(int64(d)) }
 // Limit bounds the bytes a second each way; 0 lifts it.
 func (r *Relay) Limit(rate int64) { r.rate.Store(rate) }
 
+// Slow sets both.
+func (r *Relay) Slow(delay time.Duration, rate int64) error {
+	r.Delay(delay)
+	r.Limit(rate)
+	return nil
+}
+
+// Lose is refused: what this relay passes on are bytes of TCP, not packets.
+func (r *Relay) Lose(percent int) error {
+	if percent == 0 {
+		return nil
+	}
+	return errors.New("lab: a relay of connections loses no packets; use namespaces")
+}
+
 // Cut does what Network says. Bytes swallowed are lost to their connection, so
 // healing a silent cut ends the connections that were cut, as a stateful device
 // on the way does.

@@ -27,6 +27,11 @@ type LoadOptions struct {
 	FUA     int   // default 2
 	Zeroes  int   // default 2: half TRIM, half WRITE ZEROES
 	Reads   int   // default 0; what is read is not judged, it is load
+	// Pace is how long a worker rests after each request; default 0.
+	Pace time.Duration
+	// Answered, if set, is called after each request that was answered without an
+	// error, by many goroutines.
+	Answered func()
 	// Retry is how long a worker rests after the server answered with an error;
 	// default 5 ms.
 	Retry time.Duration
@@ -269,8 +274,14 @@ func (l *Load) work(ctx context.Context, rng *rand.Rand) {
 		}
 		err := l.request(c, call, buf, rng)
 		l.give(c, err)
+		if err == nil && l.o.Answered != nil {
+			l.o.Answered()
+		}
 		if _, refused := errors.AsType[*nbdclient.ServerError](err); refused {
 			rest(ctx, l.o.Retry)
+		}
+		if l.o.Pace > 0 {
+			rest(ctx, l.o.Pace)
 		}
 	}
 }
