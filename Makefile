@@ -8,6 +8,7 @@ TIME   ?= 30s
 RUNS   ?= 20000
 FROM   ?= 1
 ROUNDS ?= 56
+DURATION ?= 10m
 
 # A tag and what came after it, or the revision alone.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -22,7 +23,7 @@ endif
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-short race lint fuzz sim rounds lab bench man cover deps clean
+.PHONY: help build demo test test-short race lint fuzz sim rounds chaos lab bench man cover deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -57,6 +58,9 @@ sim: ## simulated pairs: RUNS=20000 FROM=1, or SEED=n replays one with its trans
 
 rounds: deps ## real daemons through ROUNDS=56 random faults (as root); SEED=n repeats
 	LAB_ROUNDS=$(ROUNDS) $(if $(SEED),LAB_SEED=$(SEED)) $(GO) test -count=1 -v -timeout 2h -run '^TestRounds$$' ./test/lab
+
+chaos: deps ## ledger and PostgreSQL on real daemons under faults for DURATION=10m (as root); SEED=n repeats
+	$(GO) run ./test/cmd/chaos -duration $(DURATION) $(if $(SEED),-seed $(SEED)) $(ARGS)
 
 lab: ## two nodes to play with, until Ctrl-C
 	$(GO) run ./test/lab/cmd/lab $(ARGS)

@@ -9,6 +9,7 @@ wanted=(
 	libnbd-bin nbdkit nbd-client
 	e2fsprogs xfsprogs fdisk                       # filesystems and partitions on devices
 	iproute2 nftables                              # the lab's networks
+	postgresql                                     # a database to lose nothing of
 	gcc libc6-dev                                  # the race detector
 	procps
 	"$@"
