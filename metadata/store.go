@@ -36,7 +36,7 @@ type Store struct {
 // Problems are what Load found and could make good; people are told.
 type Problems struct {
 	SuperCopyLost bool
-	LogLost       bool // both copies, or one could not be read: everything counts as dirty
+	LogLost       bool // it cannot be trusted: everything counts as dirty
 	PagesDamaged  int
 	LogExtents    int // extents that were active when the component was last used
 }
@@ -54,6 +54,9 @@ func Load(img *Image) (*Store, Problems, error) {
 		if b == nil {
 			return nil, p, &CorruptError{fmt.Sprintf("superblock copy %d could not be read, and it may be the newer one: using the other could forget that this replica is old, half copied or ahead of its peer. Try again; if that place stays unreadable, create the replica anew with create --force and let the peer fill it, or read it with dump first", i)}
 		}
+	}
+	if which >= 0 && le.Uint64(img.Super[0][16:]) == le.Uint64(img.Super[1][16:]) {
+		return nil, p, &CorruptError{fmt.Sprintf("both superblock copies have sequence %d, which is never written: the disk gave one in the place of the other, which may be newer. Try again; if it stays so, create the replica anew with create --force and let the peer fill it, or read it with dump first", sb.Sequence)}
 	}
 	p.SuperCopyLost = which < 0
 	if sb.DataSize > img.Layout.DataSize {
@@ -141,10 +144,10 @@ func newStore(l Layout, sb Superblock) *Store {
 	return s
 }
 
-// loadLog gives the extents of the newest valid copy; of both copies if they are
-// equally new. ok is false if neither can be trusted, or if one could not be read:
-// it may be the newer one. (One that was read and is torn belongs to a commit that
-// never ended.)
+// loadLog gives the extents of the newest valid copy. ok is false if neither can be
+// trusted, or if one could not be read: it may be the newer one. So it may be if both
+// are equally new, which is never written: the disk gave one in the place of the
+// other. (One that was read and is torn belongs to a commit that never ended.)
 func (s *Store) loadLog(img *Image) (extents []Extent, ok bool) {
 	limit := int64(len(s.Log.index))
 	unread := false
@@ -154,6 +157,7 @@ func (s *Store) loadLog(img *Image) (extents []Extent, ok bool) {
 		if err != nil {
 			continue
 		}
+		unread = unread || ok && seq == s.logSeq
 		if !ok || seq > s.logSeq {
 			s.logSeq, extents, s.copyLog = seq, e, 1-i
 		}
