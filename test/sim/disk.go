@@ -32,6 +32,8 @@ type disk struct {
 	lies        int  // how many of the next reads may lie
 	lieOld      bool // with what was there at the time of old
 	old         []uint32
+	metaLie     metaLie
+	oldMeta     []byte
 	slow        int64  // factor on every delay
 	bad         []bool // blocks that cannot be read until written
 	badCount    int
@@ -66,7 +68,7 @@ func (d *disk) reset(w *World, size int64) {
 	}
 	d.bad = d.bad[:blocks]
 	d.heal()
-	d.old = d.old[:0]
+	d.old, d.oldMeta = d.old[:0], d.oldMeta[:0]
 	d.journal, d.arena, d.base = d.journal[:0], d.arena[:0], 0
 	var err error
 	if d.layout, err = metadata.Internal(metadata.ComponentSize(size)); err != nil || d.layout.DataSize != size {
@@ -87,6 +89,7 @@ func (d *disk) heal() {
 	d.failWrites, d.failFlushes, d.failMeta, d.failReads, d.shortReads, d.lies, d.gone, d.slow = 0, 0, 0, 0, 0, 0, false, 1
 	clear(d.bad)
 	d.badCount = 0
+	d.metaLie = tellTruth
 }
 
 // blank forgets everything, as a new disk.

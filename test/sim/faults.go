@@ -27,13 +27,16 @@ const (
 	faultLateWay // what one node sends is on its way for minutes
 	faultMisRead // reads give the data of another place (lies.go)
 	faultOldRead // reads give the data of an earlier time
+	faultMisMeta // at the next opening a part of the metadata is that of another place (metalies.go)
+	faultOldMeta // or an older one
 	faultKinds
 )
 
 var faultNames = [...]string{"crash", "power", "both-power", "cut", "half-open", "flap", "slow-net", "freeze", "disk-write", "disk-read", "disk-flush", "disk-meta", "disk-gone", "bad-block", "slow-disk", "provider",
-	"short-read", "clock-leap", "wall-jump", "duplicate-connection", "late-way", "misdirected-read", "stale-read"}
+	"short-read", "clock-leap", "wall-jump", "duplicate-connection", "late-way", "misdirected-read", "stale-read",
+	"misdirected-meta", "stale-meta"}
 
-var faultWeights = [faultKinds]int{8, 8, 3, 10, 5, 8, 4, 6, 3, 3, 2, 2, 1, 3, 4, 0, 3, 3, 2, 5, 2, 20, 20}
+var faultWeights = [faultKinds]int{8, 8, 3, 10, 5, 8, 4, 6, 3, 3, 2, 2, 1, 3, 4, 0, 3, 3, 2, 5, 2, 20, 20, 15, 15}
 
 // injectFault makes something go wrong.
 func (w *World) injectFault() {
@@ -61,6 +64,9 @@ func (w *World) injectFault() {
 	n := &w.nodes[w.rng.IntN(2)]
 	if w.prof.Lies && w.chance(0.3) {
 		n.disk.keepOld()
+	}
+	if w.prof.MetaLies && w.chance(0.3) {
+		n.disk.keepOldMeta()
 	}
 	w.fault(k, n)
 }
@@ -129,6 +135,10 @@ func (w *World) fault(k faultKind, n *node) {
 		n.disk.shortReads = 1 + w.rng.IntN(3)
 	case faultMisRead, faultOldRead:
 		n.disk.lies, n.disk.lieOld = 1+w.rng.IntN(6), k == faultOldRead
+	case faultMisMeta:
+		n.disk.metaLie = tellOther
+	case faultOldMeta:
+		n.disk.metaLie = tellOld
 	case faultLeap:
 		n.leap(w.span(second, 5*60*second))
 		if n.state == running && w.chance(0.5) {

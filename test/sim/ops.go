@@ -512,6 +512,9 @@ func (n *node) openDone(o *op, ev *replicate.Event) {
 	if n.w.hooks.image != nil {
 		n.w.hooks.image(n, img)
 	}
+	if n.disk.metaLie != tellTruth {
+		n.lieAtOpen(img)
+	}
 	if _, err := metadata.Inspect(img); err != nil {
 		ev.Err, ev.Text = replicate.ErrNoData, err.Error()
 		return

@@ -371,6 +371,7 @@ type Profile struct {
 	Cautious    bool  // the operator seldom uses force
 	Restores    bool  // a replica is put back from an older copy
 	Lies        bool  // disks return wrong data now and then, without an error
+	MetaLies    bool  // disks do so when metadata is read
 	Drift       int64 // how wrong clocks run at most, in parts in a million
 }
 
@@ -387,6 +388,9 @@ func (p *Profile) String() string {
 	}
 	if p.Lies {
 		s += " lies"
+	}
+	if p.MetaLies {
+		s += " metadata lies"
 	}
 	if p.Drift == badDrift {
 		s += " drift"
@@ -436,6 +440,8 @@ func randomProfile(r *rand.Rand) Profile {
 	}
 	p.Lies = r.Float64() < 0.05
 	p.Enabled[faultMisRead], p.Enabled[faultOldRead] = p.Lies, p.Lies
+	p.MetaLies = r.Float64() < 0.05
+	p.Enabled[faultMisMeta], p.Enabled[faultOldMeta] = p.MetaLies, p.MetaLies
 	p.Drift = 200
 	if r.Float64() < 0.15 {
 		p.Drift = badDrift
