@@ -174,8 +174,11 @@ func probeBtrfs(a area) []Found {
 	if !a.has(sb+0x40, "_BHRfS_M") {
 		return nil
 	}
-	// total_bytes counts all devices; this one's share stands in dev_item.
-	return []Found{{What: "btrfs", End: span(binary.LittleEndian.Uint64(a.at(sb+0xc9+8, 8)), 1)}}
+	share := a.at(sb+0xc9+8, 8) // in dev_item; total_bytes counts all devices
+	if share == nil {
+		return []Found{{What: "btrfs"}} // cut off: how far it reaches is not known
+	}
+	return []Found{{What: "btrfs", End: span(binary.LittleEndian.Uint64(share), 1)}}
 }
 
 func probeSwap(a area) []Found {
@@ -261,6 +264,9 @@ func probeTable(a area) []Found {
 // gptEnd is the end of the last partition, at least that of the table itself.
 func gptEnd(a area, sector int64) int64 {
 	h := a.at(sector, 92)
+	if h == nil {
+		return 0 // cut off
+	}
 	le := binary.LittleEndian
 	table, count, entry := le.Uint64(h[72:]), le.Uint32(h[80:]), le.Uint32(h[84:])
 	if table > uint64(probeSpan/sector) || entry < 128 || entry > 4096 || count > 1024 {

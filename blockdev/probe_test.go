@@ -1,6 +1,7 @@
 package blockdev
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -126,20 +127,38 @@ func TestProbeSignatures(t *testing.T) {
 	expect(t, write(size, size-64<<10, "\xfc\x4e\x2b\xa9"), Found{What: "md raid member", Start: size - 64<<10, End: size})
 }
 
+// FuzzProbe: whatever stands on a device of whatever size, what is recognised lies on
+// it, its beginning and its end are in order, and looking changes nothing.
 func FuzzProbe(f *testing.F) {
-	f.Add([]byte("XFSB"), []byte("EFI PART"), int64(0), int64(512))
-	f.Fuzz(func(t *testing.T, a, b []byte, atA, atB int64) {
-		disk := make([]byte, 128<<10)
-		copy(disk[uint64(atA)%uint64(len(disk)):], a)
-		copy(disk[uint64(atB)%uint64(len(disk)):], b)
+	f.Add([]byte("XFSB"), []byte("EFI PART"), int64(0), int64(512), uint32(128<<10))
+	f.Add([]byte("EFI PART"), []byte{}, int64(512), int64(0), uint32(600))
+	f.Add([]byte("_BHRfS_M"), []byte{}, int64(64<<10+0x40), int64(0), uint32(64<<10+0x40+8))
+	f.Add([]byte("\xfc\x4e\x2b\xa9"), []byte("SWAPSPACE2"), int64(600<<10-8192), int64(4086), uint32(600<<10))
+	f.Add([]byte("LABELONE\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x20\x00\x00\x00LVM2 001"), []byte("LUKS\xba\xbe"), int64(512), int64(0), uint32(2000))
+	f.Fuzz(func(t *testing.T, a, b []byte, atA, atB int64, size uint32) {
+		disk := make([]byte, size%(3*probeSpan))
+		if len(disk) > 0 {
+			copy(disk[uint64(atA)%uint64(len(disk)):], a)
+			copy(disk[uint64(atB)%uint64(len(disk)):], b)
+		}
+		before := bytes.Clone(disk)
+		n := min(len(disk), probeSpan)
 		for _, sector := range []int64{512, 4096} {
+			var all []Found
 			for _, p := range probes {
-				for _, found := range p(area{disk, disk, int64(len(disk)), sector}) {
-					if found.End < 0 || found.Start < 0 {
-						t.Fatalf("%+v", found)
-					}
+				all = append(all, p(area{disk[:n], disk[len(disk)-n:], int64(len(disk)), sector})...)
+			}
+			for _, found := range all {
+				if found.What == "" || found.Start < 0 || found.Start > 0 && found.Start >= int64(len(disk)) || found.End < 0 || found.End != 0 && found.End <= found.Start {
+					t.Fatalf("%+v on a device of %d bytes", found, len(disk))
 				}
 			}
+			if in := (Probed{int64(len(disk)), all}).Reaching(0); len(in) != len(all) {
+				t.Fatalf("%v reaches beyond the beginning, %v was found", in, all)
+			}
+		}
+		if !bytes.Equal(disk, before) {
+			t.Fatal("looking changed what was looked at")
 		}
 	})
 }
