@@ -231,7 +231,14 @@ func (r *Resource) commit(d *disk, c commitJob) {
 	r.box.event(replicate.Event{Kind: replicate.EvCommitted, Op: c.op})
 }
 
-func writeAll(c *blockdev.Component, writes []metadata.Write) error {
+// target is what metadata is written to.
+type target interface {
+	WriteAt(buf []byte, off int64) error
+	Flush() error
+}
+
+// writeAll makes writes durable; the flush is what a commit is.
+func writeAll(c target, writes []metadata.Write) error {
 	for _, w := range writes {
 		if err := c.WriteAt(w.Data, w.Offset); err != nil {
 			return err

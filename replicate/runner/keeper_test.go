@@ -3,10 +3,12 @@ package runner
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -142,6 +144,43 @@ func TestKeeperReadsAndCommitsMetadata(t *testing.T) {
 			t.Errorf("%+v, %v", p, err)
 		}
 	})
+}
+
+// journal notes what is done to a metadata device, which fails at a step.
+type journal struct {
+	done   []string
+	failAt int
+}
+
+func (j *journal) step(what string) error {
+	j.done = append(j.done, what)
+	if len(j.done) == j.failAt {
+		return errors.New(what + " failed")
+	}
+	return nil
+}
+
+func (j *journal) WriteAt(b []byte, off int64) error {
+	return j.step(fmt.Sprintf("write %d at %d", len(b), off))
+}
+func (j *journal) Flush() error { return j.step("flush") }
+
+// TestCommitEndsWithAFlush: all writes, then one flush behind them, and none of it
+// may fail unnoticed.
+func TestCommitEndsWithAFlush(t *testing.T) {
+	writes := []metadata.Write{{Offset: 4096, Data: make([]byte, 512)}, {Offset: 8192, Data: make([]byte, 1024)}}
+	want := []string{"write 512 at 4096", "write 1024 at 8192", "flush"}
+	for failAt := range len(want) + 1 {
+		j := &journal{failAt: failAt}
+		err := writeAll(j, writes)
+		n := len(want)
+		if failAt > 0 {
+			n = failAt
+		}
+		if !slices.Equal(j.done, want[:n]) || (err != nil) != (failAt > 0) {
+			t.Errorf("step %d fails: %v, after %v", failAt, err, j.done)
+		}
+	}
 }
 
 func loopDevice(t testing.TB, file string) string {
