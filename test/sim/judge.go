@@ -97,6 +97,7 @@ func (n *node) judgeSuper() {
 	if n.w.trace != nil {
 		n.w.tracef("%s: durable %d/%d epoch %d.%d marks %s pair %s prev %s", n.name, sb.Localcnt, sb.Remotecnt, sb.Epoch.Number, sb.Epoch.Node, sb.Marks, sb.Pair, sb.PairPrev)
 	}
+	n.oracleEpoch(&old, &sb)
 	n.oracleMarks(&old, &sb)
 }
 
@@ -206,7 +207,10 @@ func (w *World) oracleSent(s *session, n *node, m *replicate.Msg) {
 		w.flowSent(n)
 		n.linked = true
 		s.term = n.judge.last
-	case replicate.MsgRenegotiate, replicate.MsgFacts:
+	case replicate.MsgFacts:
+		n.oracleQuiet(m)
+		s.flow[n.id] = false
+	case replicate.MsgRenegotiate:
 		s.flow[n.id] = false
 	case replicate.MsgSyncEnd, replicate.MsgSyncEnded:
 		if n.consistent() {
@@ -247,6 +251,7 @@ func (w *World) oracleDelivered(s *session, n *node, m *replicate.Msg, it *strea
 
 // flowSent: the primary p says that data flows; both media say what each is.
 func (w *World) flowSent(p *node) {
+	w.oracleOneEpoch(p)
 	s := w.peerOf(p)
 	if t := p.judge.term; t != 0 && p.judge.from != t && p.consistent() && !s.consistent() {
 		// The primary was promoted on its peer's replica, and that was given up since:

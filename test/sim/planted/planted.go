@@ -1,12 +1,13 @@
-// Package planted holds bugs that were put into production code on purpose, each
-// with the oracle of the simulation that must find it. cmd/planted copies the
-// tree, makes one edit after the other and runs the simulator on each copy: an
-// oracle that never fired proves nothing.
+// Package planted holds bugs that are put into production code on purpose, each
+// with what must find it: an oracle of the simulation, or a Go test where the
+// simulation has something of its own in the place. cmd/planted plants them one at a
+// time and looks: an oracle that never fired proves nothing. The sources stay as
+// they are; the compiler is given the edited files as an overlay.
 package planted
 
 import (
+	"encoding/json"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,103 +23,109 @@ type Edit struct{ File, Old, New string }
 type Bug struct {
 	Name   string
 	Oracle string // as Violation.Oracle
-	Runs   int    // how many seeds must be enough, from 1 on; 0: 400
+	Test   string // instead of an oracle: the arguments of a go test that must fail
+	Runs   int    // how many seeds must be enough, from 1 on
 	Took   int    // the seed that caught it when the table was written last
 	Edits  []Edit
 }
 
-// Result tells what the simulator said of a bug.
+// Catcher names what must notice a bug.
+func (b *Bug) Catcher() string {
+	if b.Test != "" {
+		return "go test " + b.Test
+	}
+	return b.Oracle
+}
+
+// Result tells what was said of a bug.
 type Result struct {
 	Bug    Bug
 	First  map[string]int // the first seed that each oracle spoke in
+	Failed bool           // the test did
 	Output string
 }
 
-// Found says whether the expected oracle fired.
-func (r *Result) Found() bool { return r.First[r.Bug.Oracle] > 0 }
-
-// Copy copies the Go sources of a module that the simulator needs into dir.
-func Copy(module, dir string) error {
-	for _, part := range []string{"go.mod", "go.sum", "metadata", "replicate", "test/sim"} {
-		err := filepath.WalkDir(filepath.Join(module, part), func(path string, d fs.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			rel, err := filepath.Rel(module, path)
-			if err != nil {
-				return err
-			}
-			to := filepath.Join(dir, rel)
-			switch {
-			case d.IsDir() && d.Name() == "runner":
-				return filepath.SkipDir
-			case d.IsDir():
-				return os.MkdirAll(to, 0o755)
-			case strings.HasSuffix(path, "_test.go"):
-				return nil
-			}
-			b, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			return os.WriteFile(to, b, 0o644)
-		})
-		if err != nil {
-			return fmt.Errorf("copying %s: %w", part, err)
-		}
-	}
-	return nil
-}
-
-var line = regexp.MustCompile(`(?m)^  (\S+) +\d+, seeds \[(\d+)`)
+// Found says whether what must notice the bug did.
+func (r *Result) Found() bool { return r.Failed || r.First[r.Bug.Oracle] > 0 }
 
 // Check says whether a bug's texts stand in the module as the table has them.
 func Check(module string, b Bug) error {
-	for _, e := range b.Edits {
-		if _, err := edited(module, b, e); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := edited(module, b)
+	return err
 }
 
-// edited is a file with an edit made.
-func edited(module string, b Bug, e Edit) (string, error) {
-	src, err := os.ReadFile(filepath.Join(module, e.File))
+// edited gives the files of a bug as its edits make them, by path in the module.
+func edited(module string, b Bug) (map[string]string, error) {
+	files := map[string]string{}
+	for _, e := range b.Edits {
+		src, ok := files[e.File]
+		if !ok {
+			read, err := os.ReadFile(filepath.Join(module, e.File))
+			if err != nil {
+				return nil, err
+			}
+			src = string(read)
+		}
+		if n := strings.Count(src, e.Old); n != 1 {
+			return nil, fmt.Errorf("planted bug %q: its text stands %d times in %s; write the table anew", b.Name, n, e.File)
+		}
+		files[e.File] = strings.Replace(src, e.Old, e.New, 1)
+	}
+	return files, nil
+}
+
+// overlay writes the edited files to dir, with the list that the compiler wants.
+func overlay(module, dir string, files map[string]string) (string, error) {
+	replace := map[string]string{}
+	for path, src := range files {
+		from, err := filepath.Abs(filepath.Join(module, path))
+		if err != nil {
+			return "", err
+		}
+		to := filepath.Join(dir, strings.ReplaceAll(path, "/", "_"))
+		if err := os.WriteFile(to, []byte(src), 0o644); err != nil {
+			return "", err
+		}
+		replace[from] = to
+	}
+	list, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
 		return "", err
 	}
-	if n := strings.Count(string(src), e.Old); n != 1 {
-		return "", fmt.Errorf("planted bug %q: its text stands %d times in %s; write the table anew", b.Name, n, e.File)
-	}
-	return strings.Replace(string(src), e.Old, e.New, 1), nil
+	name := filepath.Join(dir, "overlay.json")
+	return name, os.WriteFile(name, list, 0o644)
 }
 
-// Try plants a bug in a fresh copy of the module and runs the simulator on it.
+// Try plants a bug and runs what must notice it.
 func Try(module string, b Bug) (*Result, error) {
 	dir, err := os.MkdirTemp("", "planted")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	if err := Copy(module, dir); err != nil {
+	files, err := edited(module, b)
+	if err != nil {
 		return nil, err
 	}
-	for _, e := range b.Edits {
-		src, err := edited(dir, b, e)
-		if err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(filepath.Join(dir, e.File), []byte(src), 0o644); err != nil {
-			return nil, err
-		}
+	list, err := overlay(module, dir, files)
+	if err != nil {
+		return nil, err
 	}
-	runs := b.Runs
-	if runs == 0 {
-		runs = 400
+	if b.Test != "" {
+		return tryTest(module, list, b)
 	}
-	cmd := exec.Command("go", "run", "./test/sim/cmd/sim", "-runs", strconv.Itoa(runs), "-until="+b.Oracle, "-tail", "0", "-table=false")
-	cmd.Dir = dir
+	return trySim(module, list, filepath.Join(dir, "sim"), b)
+}
+
+var line = regexp.MustCompile(`(?m)^  (\S+) +\d+, seeds \[(\d+)`)
+
+func trySim(module, list, program string, b Bug) (*Result, error) {
+	build := exec.Command("go", "build", "-overlay", list, "-o", program, "./test/sim/cmd/sim")
+	build.Dir = module
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("planted bug %q does not compile: %w\n%s", b.Name, err, out)
+	}
+	cmd := exec.Command(program, "-runs", strconv.Itoa(b.Runs), "-until="+b.Oracle, "-tail", "0", "-table=false")
 	out, err := cmd.CombinedOutput()
 	r := &Result{Bug: b, First: map[string]int{}, Output: string(out)}
 	for _, m := range line.FindAllStringSubmatch(r.Output, -1) {
@@ -126,6 +133,18 @@ func Try(module string, b Bug) (*Result, error) {
 	}
 	if err != nil && len(r.First) == 0 {
 		return nil, fmt.Errorf("planted bug %q: the simulator did not run: %w\n%s", b.Name, err, out)
+	}
+	return r, nil
+}
+
+func tryTest(module, list string, b Bug) (*Result, error) {
+	args := append([]string{"test", "-count=1", "-timeout=2m", "-overlay", list}, strings.Fields(b.Test)...)
+	cmd := exec.Command("go", args...)
+	cmd.Dir = module
+	out, err := cmd.CombinedOutput()
+	r := &Result{Bug: b, Output: string(out), Failed: err != nil && strings.Contains(string(out), "--- FAIL: ")}
+	if err != nil && !r.Failed {
+		return nil, fmt.Errorf("planted bug %q: its test did not run: %w\n%s", b.Name, err, out)
 	}
 	return r, nil
 }
