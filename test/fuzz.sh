@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs every fuzz target of the tree in turn: fuzz.sh TIME [ONLY], where ONLY is a
 # part of a target's name or folder. Findings are kept in the package's testdata/fuzz,
-# where the ordinary tests replay them for ever.
+# where the ordinary tests replay them for ever; test/cmd/corpus adds to them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
