@@ -162,7 +162,7 @@ type register struct {
 	ops     []Op
 	own     []int32
 	flushes []int32
-	losses  []int64
+	losses  []Mark
 }
 
 func (r *register) seen(o *Op) Value { return o.Seen[r.sector-o.First] }
@@ -193,9 +193,9 @@ func (r *register) operations(all bool) (list []porcupine.Operation, unknown int
 		}
 	}
 	loss := int64(-1)
-	for _, at := range r.losses {
-		loss = max(loss, at)
-		list = append(list, porcupine.Operation{Input: step{}, Call: at, Return: at})
+	for _, m := range r.losses {
+		loss = max(loss, m.At)
+		list = append(list, porcupine.Operation{Input: step{soft: m.May}, Call: m.At, Return: m.At})
 	}
 	add := func(o *Op, x step) {
 		x.last = o.Call > loss && !all

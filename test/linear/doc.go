@@ -15,7 +15,7 @@
 //   - a flush fixes what was acknowledged before its call; FUA fixes that write;
 //   - a Loss (every copy that had them in a cache lost its power) may bring back
 //     what was in force at the last fixed moment, or anything since, but only one
-//     of them, which stays then: it was read from a medium.
+//     of them, which stays then: it was read from a medium. MayLose is that or nothing.
 //
 // Who records decides when a Loss is permitted. In fullsync the power of one node
 // is none as long as the other one serves next: an acknowledged write is in its

@@ -49,7 +49,8 @@ type Op struct {
 // Mark is something that happened at one moment.
 type Mark struct {
 	At   int64
-	Loss bool // from here on, what was not flushed may be gone
+	Loss bool // what was not flushed may be gone: every copy is what a medium had
+	May  bool // or nothing was lost, and the copies have what they had
 	Text string
 }
 
@@ -64,6 +65,11 @@ type History struct {
 
 // Note adds a mark for people who read the history.
 func (h *History) Note(at int64, text string) { h.Marks = append(h.Marks, Mark{At: at, Text: text}) }
+
+// MayLose adds a moment that is a Loss or nothing at all: the recorder cannot know.
+func (h *History) MayLose(at int64, text string) {
+	h.Marks = append(h.Marks, Mark{At: at, Loss: true, May: true, Text: text})
+}
 
 // Loss adds a moment from which what was not flushed may be gone.
 func (h *History) Loss(at int64, text string) {
@@ -81,12 +87,17 @@ func (h *History) Cut(at int64, why string) {
 // WasCut says whether and why the history ended early.
 func (h *History) WasCut() (why string, cut bool) { return h.why, h.why != "" }
 
-// judged gives the operations and losses up to the cut.
-func (h *History) judged() (ops []Op, losses []int64) {
-	end := int64(math.MaxInt64)
-	if h.why != "" {
-		end = h.end
+// End is the time of the cut, or Never.
+func (h *History) End() int64 {
+	if h.why == "" {
+		return Never
 	}
+	return h.end
+}
+
+// judged gives the operations and losses up to the cut.
+func (h *History) judged() (ops []Op, losses []Mark) {
+	end := h.End()
 	for _, o := range h.Ops {
 		if o.Call >= end {
 			continue
@@ -98,7 +109,7 @@ func (h *History) judged() (ops []Op, losses []int64) {
 	}
 	for _, m := range h.Marks {
 		if m.Loss && m.At < end {
-			losses = append(losses, m.At)
+			losses = append(losses, m)
 		}
 	}
 	return ops, losses
@@ -107,7 +118,7 @@ func (h *History) judged() (ops []Op, losses []int64) {
 // Text writes the history for people, one line an operation.
 func (h *History) Text(w io.Writer) error {
 	for _, m := range h.Marks {
-		if _, err := fmt.Fprintf(w, "mark %d loss=%v %s\n", m.At, m.Loss, m.Text); err != nil {
+		if _, err := fmt.Fprintf(w, "mark %d loss=%v may=%v %s\n", m.At, m.Loss, m.May, m.Text); err != nil {
 			return err
 		}
 	}

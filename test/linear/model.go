@@ -11,14 +11,16 @@ import (
 // state is what a sector may hold. It is a set of states written as one: after a
 // loss the value in force is any of back, and the first read tells which.
 type state struct {
-	open bool    // the value in force is one of back
-	cur  Value   // the value in force, if not open
+	open bool    // the value in force is one of back, and on a medium
+	soft bool    // or else nothing was lost and cur is in force
+	cur  Value   // the value in force, if known
 	back []Value // sorted: what a loss now may leave, cur included; nil once no loss comes any more
 }
 
 // step is the input of an operation on one sector.
 type step struct {
 	kind  Kind // 0: a loss
+	soft  bool // which may not have been one
 	value Value
 	fixed bool // with FUA
 	last  bool // no loss can come after it
@@ -36,10 +38,19 @@ func insert(s []Value, v Value) []Value {
 func (s state) apply(x step) (state, bool) {
 	switch x.kind {
 	case 0:
-		return state{open: true, back: s.back}, true
+		switch {
+		case !x.soft:
+			return state{open: true, back: s.back}, true
+		case s.open:
+			return s, true
+		}
+		return state{open: true, soft: true, cur: s.cur, back: s.back}, true
 	case Read:
 		if !s.open {
 			return s, s.cur == x.seen
+		}
+		if s.soft && s.cur == x.seen {
+			return state{cur: s.cur, back: s.back}, true
 		}
 		if _, ok := slices.BinarySearch(s.back, x.seen); !ok {
 			return s, false
@@ -53,7 +64,7 @@ func (s state) apply(x step) (state, bool) {
 		return state{cur: x.value, back: insert(s.back, x.value)}, true
 	case Flush:
 		if s.open {
-			return s, true // whichever it is, it is on a medium already
+			return state{open: true, back: s.back}, true // whichever it is, it is on a medium
 		}
 		return fixed(s.cur, x.last), true
 	}
@@ -73,7 +84,8 @@ func (s state) hash() uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)
 	maphash.WriteComparable(&h, s.open)
-	if !s.open {
+	maphash.WriteComparable(&h, s.soft)
+	if !s.open || s.soft {
 		maphash.WriteComparable(&h, s.cur)
 	}
 	for _, v := range s.back {
@@ -83,7 +95,7 @@ func (s state) hash() uint64 {
 }
 
 func (s state) equal(t state) bool {
-	return s.open == t.open && (s.open || s.cur == t.cur) && slices.Equal(s.back, t.back)
+	return s.open == t.open && s.soft == t.soft && (s.open && !s.soft || s.cur == t.cur) && slices.Equal(s.back, t.back)
 }
 
 // model is one sector, which held zeroes at first and durably.
@@ -99,6 +111,9 @@ var model = porcupine.Model{
 		x := in.(step)
 		switch x.kind {
 		case 0:
+			if x.soft {
+				return "power lost, perhaps"
+			}
 			return "power lost"
 		case Read:
 			return fmt.Sprintf("read: %d", x.seen)
@@ -112,7 +127,10 @@ var model = porcupine.Model{
 	},
 	DescribeState: func(s any) string {
 		x := s.(state)
-		if x.open {
+		switch {
+		case x.soft:
+			return fmt.Sprintf("%d, or one of %v", x.cur, x.back)
+		case x.open:
 			return fmt.Sprintf("one of %v", x.back)
 		}
 		return fmt.Sprintf("%d, after a loss one of %v", x.cur, x.back)

@@ -10,7 +10,7 @@ import (
 )
 
 // parse reads a history: one line an operation on sector 0 (or "@n" after the kind),
-// "CALL RETURN KIND VALUE", RETURN "-" for never; or "AT loss", "AT cut". Reads and
+// "CALL RETURN KIND VALUE", RETURN "-" for never; or "AT loss", "AT may", "AT cut". Reads and
 // writes of several sectors list what was seen, or "xN" for the length.
 func parse(t *testing.T, text string) *History {
 	t.Helper()
@@ -31,6 +31,9 @@ func parse(t *testing.T, text string) *History {
 			return n
 		}
 		switch f[1] {
+		case "may":
+			h.MayLose(num(f[0]), "")
+			continue
 		case "loss":
 			h.Loss(num(f[0]), "")
 			continue
@@ -122,6 +125,8 @@ var histories = []struct {
 	{"two losses without a read between", true, "1 2 w 1\n3 loss\n4 5 w 2\n6 loss\n7 8 r 0"},
 	{"two losses, a flush between", false, "1 2 w 1\n3 loss\n4 5 w 2\n6 7 flush\n8 loss\n9 10 r 1"},
 	{"a flush after a loss does not bring back", true, "1 2 w 1\n3 loss\n4 5 flush\n6 7 r 0"},
+	{"a loss that may not have been one says nothing of the medium", true, "1 2 w 1\n3 may\n4 5 r 1\n6 loss\n7 8 r 0"},
+	{"a loss that was one says it", false, "1 2 w 1\n3 4 w 2\n5 may\n6 7 r 1\n8 loss\n9 10 r 0"},
 	{"pending write after a loss", true, "1 2 w 1\n3 - w 2\n4 loss\n5 6 r 0\n7 8 r 2"},
 	{"write after the loss lost without another", false, "1 loss\n2 3 w 1\n4 5 r 0"},
 	{"a large write torn while pending", true, "1 2 w 1 x3\n3 - w 2 x3\n4 5 r 1 2 1\n6 7 r 2 2 1"},
@@ -198,7 +203,7 @@ func TestSave(t *testing.T) {
 	if err := Save(dir, h, err); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"history.txt": "mark 5 loss=true", "refused.txt": "write 0+2 value 1", "refused.html": "power lost"} {
+	for name, want := range map[string]string{"history.txt": "mark 5 loss=true may=false", "refused.txt": "write 0+2 value 1", "refused.html": "power lost"} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil || !strings.Contains(string(b), want) {
 			t.Errorf("%s lacks %q: %v", name, want, err)

@@ -19,6 +19,9 @@ var eager = porcupine.NondeterministicModel{
 		switch o.kind {
 		case 0:
 			var out []any
+			if o.soft {
+				out = append(out, s)
+			}
 			for _, v := range s.back {
 				out = append(out, fixed(v, false))
 			}
@@ -64,7 +67,11 @@ func random(rng *rand.Rand) *History {
 		case x < 17:
 			o.Kind, o.Count = Flush, 0
 		default:
-			h.Loss(now, "")
+			if rng.IntN(2) == 0 {
+				h.Loss(now, "")
+			} else {
+				h.MayLose(now, "")
+			}
 			continue
 		}
 		if o.Kind != Read && rng.IntN(4) == 0 {
