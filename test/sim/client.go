@@ -193,6 +193,9 @@ func (a *app) issue(kind replicate.Request, flags replicate.Flags, sec, cnt int)
 	}
 	ev.Buf = r.buf
 	l.reqs = append(l.reqs, r)
+	if w.hooks.issue != nil {
+		w.hooks.issue(&l.reqs[id])
+	}
 	a.pending++
 	w.cover.request(kind)
 	if w.trace != nil {

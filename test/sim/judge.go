@@ -105,6 +105,7 @@ func (n *node) judgeSuper() {
 func (n *node) startTerm() {
 	w, j := n.w, &n.judge
 	p := w.peerOf(n)
+	n.moment(momentTerm)
 	w.tick++
 	own := (n.consistent() || j.wild) && !j.sb.Marks.Has(metadata.Outdated)
 	src := n
@@ -195,6 +196,7 @@ func (w *World) join(p, s *node) {
 		p.judge.floor[i], s.judge.floor[i] = c, c
 	}
 	p.judge.alone, s.judge.alone = false, false
+	p.moment(momentJoined)
 	w.tracef("joined")
 }
 
@@ -216,6 +218,7 @@ func (w *World) oracleSent(s *session, n *node, m *replicate.Msg) {
 		if n.consistent() {
 			// The source's step: all it has the target has too. What it acknowledges from
 			// here on is another matter.
+			n.moment(momentGave)
 			copy(n.judge.given, n.judge.floor)
 			n.judge.givenFrom, n.judge.givenCut = n.judge.from, n.judge.cut
 			n.judge.alone = false
@@ -291,6 +294,7 @@ func (w *World) based(t int32, s *node) bool {
 // here on it shows what its peer has. What it has under way goes on top of that.
 func (w *World) rebase(p, s *node) {
 	l, old := &w.ledger, p.judge.last
+	p.moment(momentRebase)
 	w.tick++
 	l.terms = append(l.terms, term{node: uint8(p.id), parent: s.judge.from, cut: min(s.judge.cut, w.tick), start: w.tick})
 	t := int32(len(l.terms) - 1)
@@ -346,6 +350,7 @@ func (n *node) oracleMarks(old, sb *metadata.Superblock) {
 	}
 	if set.Has(metadata.Forced) {
 		j.forced = true
+		n.moment(momentForced)
 		n.oracleForced(old)
 	}
 }
@@ -353,6 +358,7 @@ func (n *node) oracleMarks(old, sb *metadata.Superblock) {
 // syncCompleted: this replica was made equal to its peer's.
 func (n *node) syncCompleted(p *node) {
 	w, j := n.w, &n.judge
+	n.moment(momentSynced)
 	if w.prof.Mode == replicate.Async {
 		// The source may have flushed more since; the target follows.
 		for i, f := range p.judge.given {

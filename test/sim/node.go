@@ -277,6 +277,7 @@ func (n *node) powerLoss() {
 	n.state = off
 	n.judgeSuper()
 	n.oraclePowerLost()
+	n.moment(momentPower)
 	n.w.oracleDirty("after power loss", false)
 }
 

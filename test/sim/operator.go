@@ -78,6 +78,9 @@ func (w *World) operateOn(n *node, st, peer *replicate.Status, primaries int) {
 	if w.prof.Cautious {
 		force = w.chance(0.03)
 	}
+	if w.prof.OnePrimary && w.peerOf(n).toBePrimary() {
+		primaries++
+	}
 	switch {
 	case n.wipeNext && st.Role == metadata.Init && !n.opened:
 		w.wipe(n)
@@ -133,7 +136,9 @@ func (w *World) operateOn(n *node, st, peer *replicate.Status, primaries int) {
 	case primaries == 0 && w.chance(0.5):
 		n.role(metadata.Primary, force)
 	case w.chance(0.02):
-		n.role(metadata.Primary, force)
+		if primaries == 0 || !w.prof.OnePrimary {
+			n.role(metadata.Primary, force)
+		}
 	case w.chance(0.02):
 		n.role(metadata.Init, false)
 	case w.chance(0.02):
@@ -141,6 +146,16 @@ func (w *World) operateOn(n *node, st, peer *replicate.Status, primaries int) {
 	case w.chance(0.005):
 		n.command(replicate.Command{Kind: replicate.CmdShutdown})
 	}
+}
+
+// toBePrimary says whether an order to promote the node is under way.
+func (n *node) toBePrimary() bool {
+	for _, o := range n.commands {
+		if o.kind == replicate.CmdRole && o.role == metadata.Primary {
+			return true
+		}
+	}
+	return false
 }
 
 // strangers says whether the two replicas belong to different resources, so that
@@ -163,6 +178,7 @@ func (w *World) wipe(n *node) {
 		return
 	}
 	n.wipeNext = false
+	n.moment(momentGiven)
 	w.tracef("%s: replica created anew", n.name)
 	if p := w.peerOf(n); n.judge.sbOK && (!p.consistent() || p.toldFailed || n.judge.sb.Marks.Has(metadata.Raised)) {
 		w.restored = true // a person gave up the better replica, or the record of both

@@ -198,6 +198,9 @@ func (l *ledger) describe(id int32) string {
 func (n *node) oracleRead(r *request, stamps []uint32) {
 	w, j := n.w, &n.judge
 	l := &w.ledger
+	if w.hooks.read != nil {
+		w.hooks.read(r, stamps)
+	}
 	if r.term != j.term {
 		return // the provider was cut off meanwhile
 	}

@@ -47,6 +47,7 @@ func (n *node) oracleOverwrite() {
 // discard: an operator gave up this replica.
 func (n *node) discard() {
 	j := &n.judge
+	n.moment(momentGiven)
 	clear(j.floor)
 	j.gone += len(j.pending)
 	j.pending = j.pending[:0]

@@ -101,10 +101,14 @@ type hooks struct {
 	reply   func(n *node, r *request, err replicate.Err)
 	// An operation of a component ends: before it has its effect (false: the process
 	// is gone), and after it was told.
-	begin func(n *node, o *op) bool
-	ended func(n *node)
-	image func(n *node, img *metadata.Image) // what opening a component read
-	share func() float64                     // how much of a cache survives a power loss
+	begin  func(n *node, o *op) bool
+	ended  func(n *node)
+	image  func(n *node, img *metadata.Image) // what opening a component read
+	share  func() float64                     // how much of a cache survives a power loss
+	issue  func(r *request)
+	read   func(r *request, stamps []uint32) // before reply
+	moment func(n *node, m moment)
+	deaf   func(oracle string) bool // somebody else judges that
 }
 
 // Options choose a run.
@@ -117,6 +121,8 @@ type Options struct {
 	Restores bool
 	// noWall stops all wall clocks: nothing may come out differently.
 	noWall bool
+	// prepare changes the profile and hangs hooks, before anything is built.
+	prepare func(*World)
 }
 
 // Violation is an oracle's word.
@@ -138,7 +144,7 @@ type violationPanic struct{ v *Violation }
 // violate speaks for an oracle: it ends the run, unless that oracle cannot know
 // better since a replica was restored (restore.go).
 func (w *World) violate(oracle, format string, args ...any) {
-	if w.deaf(oracle) {
+	if w.deaf(oracle) || w.hooks.deaf != nil && w.hooks.deaf(oracle) {
 		return
 	}
 	v := &Violation{Oracle: oracle, Text: fmt.Sprintf(format, args...), Seed: w.opt.Seed, Event: w.events, At: w.now}
@@ -199,7 +205,10 @@ func (w *World) prepare(opt Options) {
 			w.prof.Think *= 20 // so that the two part without anything under way
 		}
 	}
-	if r, disturbed, ok := directed(&opt); ok {
+	if opt.prepare != nil {
+		opt.prepare(w)
+		w.build()
+	} else if r, disturbed, ok := directed(&opt); ok {
 		w.direct(r, disturbed)
 	} else {
 		w.build()
@@ -373,6 +382,7 @@ type Profile struct {
 	Lies        bool  // disks return wrong data now and then, without an error
 	MetaLies    bool  // disks do so when metadata is read
 	Drift       int64 // how wrong clocks run at most, in parts in a million
+	OnePrimary  bool  // the operator never asks for a second primary knowingly
 }
 
 func (p *Profile) String() string {
