@@ -278,7 +278,8 @@ func TestLinearSim(t *testing.T) {
 				seed := from + uint64(i)
 				x, v, err := judgeLinear(w, seed, sum)
 				if v != nil { // another judge's word; its history up to there is judged all the same
-					t.Logf("%v (with the profile of this test)", v)
+					failed.Add(1)
+					t.Errorf("%v (with the profile of this test)", v)
 					w = NewWorld()
 				}
 				if err == nil {
