@@ -264,8 +264,9 @@ func (c *corpus) replay(place, name, which string) ([]string, error) {
 	}
 	var reached []string
 	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
-		block, count, ok := strings.Cut(lines.Text(), " ")
-		if _, count, ok = strings.Cut(count, " "); !ok {
+		block, rest, _ := strings.Cut(lines.Text(), " ")
+		_, count, ok := strings.Cut(rest, " ")
+		if !ok {
 			continue // the head
 		}
 		if n, err := strconv.ParseUint(count, 10, 64); err == nil && n > 0 {
