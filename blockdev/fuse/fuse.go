@@ -39,9 +39,7 @@ const (
 	fsType = "fuse.hast"
 	// maxTransfer is the largest read or write the kernel sends.
 	maxTransfer = 1 << 20
-	// maxInFlight is how many reads and writes the kernel sends at once; each
-	// holds up to maxTransfer of the FUSE library's memory while it waits for
-	// the resource's.
+	// maxInFlight is how many reads and writes the kernel sends at once.
 	maxInFlight = 64
 	// stepLimit bounds each step of closing that enters the kernel.
 	stepLimit = 5 * time.Second
@@ -138,23 +136,23 @@ func Serve(opts Options) (p *Provider, err error) {
 		_ = p.tearDown()
 		return nil, err
 	}
-	server, err := gofuse.NewServer(p.fs, fmt.Sprintf("/dev/fd/%d", fd), &gofuse.MountOptions{
+	server, err := newServer(fd, p.fs, &gofuse.MountOptions{
 		MaxWrite:      maxTransfer,
 		MaxBackground: maxInFlight,
 		// Without it the kernel has one direct request in flight and no more.
 		ExtraCapabilities: gofuse.CAP_ASYNC_DIO,
 		DisableXAttrs:     true,
-		DisableSplice:     true, // our reads are in memory
 		Logger:            log.New(logWriter{opts.Log}, "", 0),
-	})
+	}, opts.Log)
 	if err != nil {
+		unix.Close(fd)
 		close(p.served)
 		_ = p.tearDown()
-		return nil, fmt.Errorf("start the FUSE server on %s: %w", mnt, err)
+		return nil, err
 	}
 	go func() {
 		defer close(p.served)
-		server.Serve()
+		server.serve()
 	}()
 	if err := p.attach(mnt, info); err != nil {
 		_ = p.tearDown() // what went wrong first is what to tell
