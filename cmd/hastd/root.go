@@ -73,7 +73,9 @@ so in its status.`,
 
 // serve starts the daemon and keeps it until a signal or ctx ends it.
 func serve(ctx context.Context, f flags, std stdio) error {
-	log, err := newLog(std.Err, f)
+	aside := newAsideLog(std.Err)
+	defer aside.Close()
+	log, err := newLog(aside, f)
 	if err != nil {
 		return err
 	}
