@@ -34,7 +34,7 @@ func prepareProcess(log *slog.Logger) {
 		log.Warn("memory is not locked: under memory pressure I/O may stall; give hastd CAP_IPC_LOCK or LimitMEMLOCK=infinity", "reason", err)
 	}
 	if err := becomeFlusher(); err != nil {
-		log.Warn("PR_SET_IO_FLUSHER was refused: under memory pressure I/O on this node may deadlock; give hastd CAP_SYS_RESOURCE", "reason", err)
+		log.Warn("PR_SET_IO_FLUSHER was refused: under memory pressure I/O on this node may deadlock; give hastd CAP_SYS_RESOURCE, and a memory cgroup of its own", "reason", err)
 	}
 }
 
