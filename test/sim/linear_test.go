@@ -59,13 +59,19 @@ func linearProfile(w *World) {
 	p.Hot = 4 + w.rng.IntN(8)
 	p.Reads = 0.4 + 0.2*w.rng.Float64()
 	p.FaultGap = 80 + w.rng.IntN(150)
-	p.Enabled[faultPower], p.Enabled[faultCrash] = true, true // what lets the other one take over
-	// A disk that fails leaves one copy, which a person is told of (ReportDataLoss),
-	// and nothing is promised of one that lies.
-	p.Lies = false
-	for _, f := range []faultKind{faultDiskWrite, faultDiskFlush, faultDiskMeta, faultDiskGone, faultMisRead, faultOldRead} {
-		p.Enabled[f] = false
+	// Only what the whole of what is promised is promised under: a disk that fails
+	// leaves one copy, which a person is told of, and one that lies keeps no promise.
+	p.Lies, p.MetaLies = false, false
+	for k := range p.Enabled {
+		p.Enabled[k] = p.Enabled[k] && slices.Contains(linearFaults, faultKind(k))
 	}
+	p.Enabled[faultPower], p.Enabled[faultCrash] = true, true // what lets the other one take over
+}
+
+// linearFaults are the faults that a history may have.
+var linearFaults = []faultKind{
+	faultCrash, faultPower, faultBothPower, faultCut, faultHalfOpen, faultFlap, faultSlowNet, faultFreeze, faultDiskRead,
+	faultBadBlock, faultSlowDisk, faultProvider, faultShortRead, faultLeap, faultWall, faultDup, faultLateWay,
 }
 
 func watch(w *World) *watcher {
