@@ -25,7 +25,6 @@ type course struct {
 	good   int64 // since when the pair is complete
 	calm   bool  // applications stopped
 	since  int64 // since when a reason for help is told
-	reason string
 	healed int64 // how long the pair took to be complete without help; 0: it was not
 }
 
