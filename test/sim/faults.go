@@ -29,14 +29,15 @@ const (
 	faultOldRead // reads give the data of an earlier time
 	faultMisMeta // at the next opening a part of the metadata is that of another place (metalies.go)
 	faultOldMeta // or an older one
+	faultSkew    // a daemon of another release is started (versions.go)
 	faultKinds
 )
 
 var faultNames = [...]string{"crash", "power", "both-power", "cut", "half-open", "flap", "slow-net", "freeze", "disk-write", "disk-read", "disk-flush", "disk-meta", "disk-gone", "bad-block", "slow-disk", "provider",
 	"short-read", "clock-leap", "wall-jump", "duplicate-connection", "late-way", "misdirected-read", "stale-read",
-	"misdirected-meta", "stale-meta"}
+	"misdirected-meta", "stale-meta", "version-skew"}
 
-var faultWeights = [faultKinds]int{8, 8, 3, 10, 5, 8, 4, 6, 3, 3, 2, 2, 1, 3, 4, 0, 3, 3, 2, 5, 2, 20, 20, 15, 15}
+var faultWeights = [faultKinds]int{8, 8, 3, 10, 5, 8, 4, 6, 3, 3, 2, 2, 1, 3, 4, 0, 3, 3, 2, 5, 2, 20, 20, 15, 15, 10}
 
 // injectFault makes something go wrong.
 func (w *World) injectFault() {
@@ -135,6 +136,10 @@ func (w *World) fault(k faultKind, n *node) {
 		n.disk.shortReads = 1 + w.rng.IntN(3)
 	case faultMisRead, faultOldRead:
 		n.disk.lies, n.disk.lieOld = 1+w.rng.IntN(6), k == faultOldRead
+	case faultSkew:
+		if w.site == nil {
+			n.otherRelease()
+		}
 	case faultMisMeta:
 		n.disk.metaLie = tellOther
 	case faultOldMeta:

@@ -1,6 +1,10 @@
 package sim
 
-import "hastd/metadata"
+import (
+	"strings"
+
+	"hastd/metadata"
+)
 
 // Liveness without help: once faults stop, power comes back and daemons start with
 // the role that their configuration gives them. Nobody orders anything. Within
@@ -92,6 +96,13 @@ func (w *World) wantsPerson() string {
 		}
 		if len(n.commands) > 0 {
 			return "" // an order is being carried out
+		}
+	}
+	if w.skewed() {
+		for i := range w.nodes {
+			if st := w.nodes[i].status(); st.Connection == "connecting" && strings.Contains(st.Reason, "protocol versions") {
+				return "protocol versions"
+			}
 		}
 	}
 	for i := range w.nodes {

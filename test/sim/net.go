@@ -138,6 +138,8 @@ func (l *link) attempt(n *node) {
 		retry(l.detect(), "no answer", false)
 	case p.state != running:
 		retry(l.delay(), "connection refused", false)
+	case !n.speaks.meet(p.speaks):
+		retry(l.delay(), refusal(p, n), true)
 	case !p.wantConnect:
 		retry(l.delay(), "the peer does not want a connection", true)
 	default:

@@ -53,6 +53,7 @@ type node struct {
 	sess        *session
 	next        *session // came while sess still stands; taken when that ends
 	wantConnect bool
+	speaks      versions
 	attemptGen  uint32
 
 	prov       provState
@@ -102,7 +103,7 @@ func (n *node) reset(w *World, id int) {
 	n.draining, n.thaw, n.asleep, n.timerAt = false, 0, 0, 0
 	n.skew, n.drift, n.wall = w.span(second, 1000*second), w.span(-w.prof.Drift, w.prof.Drift), 0
 	n.dropOps()
-	n.sess, n.next, n.wantConnect = nil, nil, false
+	n.sess, n.next, n.wantConnect, n.speaks = nil, nil, false, present
 	n.prov = provNone
 	n.app.reset(n)
 	n.commands = n.commands[:0]
@@ -339,6 +340,9 @@ func (n *node) step() {
 		if n.batch[i].Kind == replicate.EvSessionDown {
 			n.linked = false
 		}
+	}
+	if k := len(n.batch); k > 0 && w.prof.Skew {
+		n.oracleRefused(&n.batch[k-1])
 	}
 	n.setTimer()
 }

@@ -59,6 +59,9 @@ func (w *World) operate() {
 			case w.chance(0.02) && w.prof.Enabled[faultDiskGone]:
 				w.wipe(n)
 			case w.chance(0.6):
+				if n.speaks != present && w.chance(0.2) {
+					w.installRelease()
+				}
 				n.start()
 				if w.chance(0.9) {
 					n.role(metadata.Secondary, false)
@@ -197,6 +200,9 @@ func (w *World) wipe(n *node) {
 func (w *World) help() {
 	w.oracleCommands()
 	w.oracleFork()
+	if w.installRelease() {
+		return
+	}
 	op := &w.op
 	var st [2]replicate.Status
 	primaries, ready := 0, true

@@ -115,7 +115,7 @@ func (w *World) oracleFork() {
 // but a split-brain can be the verdict.
 func (w *World) canMeet() bool {
 	l := &w.link
-	if l.cut[0] || l.cut[1] || l.slow > 1 || w.strangers() {
+	if l.cut[0] || l.cut[1] || l.slow > 1 || w.strangers() || w.skewed() {
 		return false
 	}
 	primaries := 0

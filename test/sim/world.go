@@ -381,6 +381,7 @@ type Profile struct {
 	Restores    bool  // a replica is put back from an older copy
 	Lies        bool  // disks return wrong data now and then, without an error
 	MetaLies    bool  // disks do so when metadata is read
+	Skew        bool  // daemons of other releases
 	Drift       int64 // how wrong clocks run at most, in parts in a million
 	OnePrimary  bool  // the operator never asks for a second primary knowingly
 }
@@ -398,6 +399,9 @@ func (p *Profile) String() string {
 	}
 	if p.Lies {
 		s += " lies"
+	}
+	if p.Skew {
+		s += " skew"
 	}
 	if p.MetaLies {
 		s += " metadata lies"
@@ -452,6 +456,8 @@ func randomProfile(r *rand.Rand) Profile {
 	p.Enabled[faultMisRead], p.Enabled[faultOldRead] = p.Lies, p.Lies
 	p.MetaLies = r.Float64() < 0.05
 	p.Enabled[faultMisMeta], p.Enabled[faultOldMeta] = p.MetaLies, p.MetaLies
+	p.Skew = r.Float64() < 0.05
+	p.Enabled[faultSkew] = p.Skew
 	p.Drift = 200
 	if r.Float64() < 0.15 {
 		p.Drift = badDrift
