@@ -361,6 +361,7 @@ func (n *node) writeDone(o *op, sec, cnt int) {
 // behind it, and one that gives nothing more is an error. What was read before
 // stands in the memory.
 func (n *node) readAll(to []uint32, sec int) bool {
+	all, first := to, sec
 	if take(&n.disk.shortReads) {
 		k := n.w.rng.IntN(len(to))
 		n.readInto(to[:k], sec)
@@ -371,7 +372,7 @@ func (n *node) readAll(to []uint32, sec int) bool {
 	}
 	n.readInto(to, sec)
 	if n.disk.lies > 0 {
-		n.lie(to, sec)
+		n.lie(all, first)
 	}
 	return true
 }
