@@ -32,7 +32,7 @@ func walk(t *testing.T, f func(path string)) {
 		switch {
 		case d.IsDir() && (path == ".git" || path == "bin" || path == "tmp"):
 			return fs.SkipDir
-		case d.Type().IsRegular():
+		case d.Type().IsRegular() && path != ".git": // in a worktree it is a file
 			f(filepath.ToSlash(path))
 		}
 		return nil
