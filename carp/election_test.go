@@ -1,0 +1,209 @@
+package carp
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+var (
+	self  = netip.MustParseAddr("10.0.0.1")
+	other = netip.MustParseAddr("10.0.0.2")
+)
+
+// trial is one machine that a test drives.
+type trial struct {
+	t   *testing.T
+	m   *Machine
+	now Instant
+	out []Effect
+}
+
+func (x *trial) do(d Duration, ev Event) *trial {
+	x.now = x.now.add(d)
+	x.out = x.m.Step(x.now, ev, nil)
+	return x
+}
+
+// sleepless lets time pass with all its timers.
+func (x *trial) sleepless(d Duration) {
+	end := x.now.add(d)
+	for {
+		at, ok := x.m.Deadline()
+		if !ok || at > end {
+			break
+		}
+		x.do(Duration(max(at-x.now, 0)), Event{Kind: EvTick})
+	}
+	x.now = end
+}
+
+func (x *trial) is(s State) {
+	x.t.Helper()
+	if x.m.State() != s {
+		x.t.Fatalf("the state is %v, want %v", x.m.State(), s)
+	}
+}
+
+func (x *trial) sent() (adverts []Advert) {
+	for _, e := range x.out {
+		if e.Kind == EffSend {
+			adverts = append(adverts, e.Advert)
+		}
+	}
+	return adverts
+}
+
+func (x *trial) reason() string {
+	for _, e := range x.out {
+		if e.Kind == EffState {
+			return e.From.String() + " -> " + e.To.String() + " (" + e.Reason + ")"
+		}
+	}
+	return ""
+}
+
+func started(t *testing.T, m *Machine) *trial {
+	x := &trial{t: t, m: m, now: 1e12}
+	x.do(0, Event{Kind: EvStanding, Fit: true})
+	x.do(0, Event{Kind: EvLink, Up: true})
+	x.do(0, Event{Kind: EvStart})
+	return x
+}
+
+func master(t *testing.T, m *Machine) *trial {
+	x := started(t, m)
+	x.sleepless(m.cfg.StartDelay + 2*m.MasterDown())
+	x.is(Master)
+	return x
+}
+
+func TestStartDelayCountsFromTheLink(t *testing.T) {
+	x := started(t, NewCARP(Config{Self: self, Advbase: 1, StartDelay: 5 * Second}))
+	x.do(4*Second, Event{Kind: EvLink})
+	x.do(Second, Event{Kind: EvLink, Up: true})
+	x.do(5*Second-1, Event{Kind: EvTick}).is(Init)
+	x.do(1, Event{Kind: EvTick}).is(Backup)
+	if r := x.reason(); r != "INIT -> BACKUP (started)" {
+		t.Error(r)
+	}
+	x.do(3*Second-1, Event{Kind: EvTick}).is(Backup)
+	x.do(1, Event{Kind: EvTick}).is(Master)
+	if r := x.reason(); r != "BACKUP -> MASTER (master down)" {
+		t.Error(r)
+	}
+	if a := x.sent(); len(a) != 1 || a[0].Every != Second {
+		t.Errorf("sent %+v", a)
+	}
+}
+
+func TestUnfitNodeNeverBecomesMaster(t *testing.T) {
+	x := started(t, NewVRRP(Config{Self: self, Priority: 255, Interval: Second}))
+	x.do(0, Event{Kind: EvTick}).is(Master) // whose address it is
+	x.do(0, Event{Kind: EvStanding, Reason: "the replica is behind"}).is(Backup)
+	if a := x.sent(); len(a) != 1 || !a[0].Leaving || a[0].Priority != 0 {
+		t.Errorf("said %+v when it left", a)
+	}
+	x.do(Second, Event{Kind: EvTake}).is(Backup)
+	x.sleepless(1000 * Second)
+	x.is(Backup)
+	x.do(0, Event{Kind: EvStanding, Fit: true}).is(Backup)
+	x.sleepless(2 * x.m.MasterDown())
+	x.is(Master)
+}
+
+func TestGracefulStopHandsOverAtOnce(t *testing.T) {
+	for _, make := range []func(Config) *Machine{NewCARP, NewVRRP} {
+		a := master(t, make(Config{Self: self, Advbase: 1, Priority: 254, Interval: Second}))
+		b := started(t, make(Config{Self: other, Advbase: 1, Advskew: 100, Priority: 154, Interval: Second}))
+		b.sleepless(Second)
+		b.is(Backup)
+		a.do(Second/2, Event{Kind: EvStop}).is(Init)
+		last := a.sent()
+		if len(last) != 1 || !last[0].Leaving {
+			t.Fatalf("said %+v when it stopped", last)
+		}
+		b.do(0, Event{Kind: EvHeard, Advert: last[0]})
+		b.sleepless(400 * Millisecond)
+		b.is(Master)
+	}
+}
+
+func TestPreemption(t *testing.T) {
+	slow := Advert{From: other, Every: CARPEvery(1, 100)}
+	x := started(t, NewCARP(Config{Self: self, Advbase: 1, Preempt: true, PreemptDelay: 10 * Second}))
+	for range 9 {
+		x.do(Second, Event{Kind: EvHeard, Advert: slow}).is(Backup)
+	}
+	x.do(Second, Event{Kind: EvHeard, Advert: slow}).is(Master)
+	if r := x.reason(); !strings.Contains(r, "preempting a slower master: 10.0.0.2") {
+		t.Error(r)
+	}
+	// Demoted it is the slower one itself.
+	x.do(0, Event{Kind: EvStanding, Fit: true, Demotion: 240})
+	x.do(0, Event{Kind: EvHeard, Advert: slow}).is(Backup)
+}
+
+// Who gave up being master by order, or because it could not, does not take it back
+// by preemption: the switch would be undone at once.
+func TestWhoResignedDoesNotPreempt(t *testing.T) {
+	slow := Advert{From: other, Every: CARPEvery(1, 100)}
+	x := master(t, NewCARP(Config{Self: self, Advbase: 1, Preempt: true}))
+	x.do(0, Event{Kind: EvResign, Reason: "switched by hand"}).is(Backup)
+	x.do(4*Second, Event{Kind: EvTick}).is(Backup) // the other is to be first
+	for range 100 {
+		x.do(Second, Event{Kind: EvHeard, Advert: slow}).is(Backup)
+	}
+	x.sleepless(4 * Second) // the other died
+	x.is(Master)
+}
+
+// A master that stood still steps down without a word: it has been replaced. A
+// backup that did first listens.
+func TestSleepersBelieveNothing(t *testing.T) {
+	x := master(t, NewCARP(Config{Self: self, Advbase: 1}))
+	x.do(30*Second, Event{Kind: EvTick}).is(Backup)
+	if len(x.sent()) != 0 {
+		t.Error("it advertised as master after it had stood still")
+	}
+	if r := x.reason(); !strings.Contains(r, "stood still") {
+		t.Error(r)
+	}
+	x = master(t, NewCARP(Config{Self: self, Advbase: 1}))
+	x.do(30*Second, Event{Kind: EvHeard, Advert: Advert{From: other, Every: CARPEvery(1, 100)}}).is(Backup)
+	x = started(t, NewCARP(Config{Self: self, Advbase: 1}))
+	x.sleepless(Second)
+	x.do(30*Second, Event{Kind: EvTick}).is(Backup)
+	x.do(Millisecond, Event{Kind: EvHeard, Advert: Advert{From: other, Every: CARPEvery(1, 100)}}).is(Backup)
+	x.do(2999*Millisecond, Event{Kind: EvTick}).is(Backup)
+	x.do(Millisecond, Event{Kind: EvTick}).is(Master)
+}
+
+func TestMasterDefendsItself(t *testing.T) {
+	x := master(t, NewCARP(Config{Self: self, Advbase: 1}))
+	x.sleepless(5 * Second)
+	announced := 0
+	for range 1000 {
+		x.do(Millisecond, Event{Kind: EvHeard, Advert: Advert{From: other, Every: CARPEvery(1, 100)}}).is(Master)
+		for _, e := range x.out {
+			if e.Kind == EffAnnounce {
+				announced++
+			}
+		}
+	}
+	if announced < 1 || announced > 2 {
+		t.Errorf("it announced itself %d times in a second", announced)
+	}
+	x.do(0, Event{Kind: EvHeard, Advert: Advert{From: other, Every: Second}}).is(Backup) // equal, and the higher address
+}
+
+// A backup of VRRP goes by the pace that the master says (RFC 9568, 6.1).
+func TestVRRPBackupTakesTheMastersPace(t *testing.T) {
+	x := started(t, NewVRRP(Config{Self: self, Priority: 128, Interval: 100 * Millisecond}))
+	x.do(0, Event{Kind: EvHeard, Advert: Advert{From: other, Every: 2 * Second, Priority: 200}})
+	if d := x.m.MasterDown(); d != 7*Second {
+		t.Errorf("master down is %d ms, want 3 intervals of 2 s and 128/256 of one", d/Millisecond)
+	}
+	x.do(7*Second-1, Event{Kind: EvTick}).is(Backup)
+	x.do(1, Event{Kind: EvTick}).is(Master)
+}
