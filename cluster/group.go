@@ -1,0 +1,348 @@
+package cluster
+
+import "fmt"
+
+// Config is a group's on one node.
+type Config struct {
+	Name  string
+	Parts []Part // in the order of going up
+	// External: somebody else decides; the group goes up when it is ordered to.
+	External bool
+}
+
+// Group is the machine of one group on one node. It does one thing at a time: the
+// first part that is not up is started, or the last one that is not down is
+// stopped, and only its end leads to the next.
+type Group struct {
+	cfg   Config
+	parts []part
+	now   Instant
+	out   []Effect
+
+	state   State
+	master  bool // the election's word
+	frozen  bool // by order: nothing changes
+	offline bool // by order: it takes no part
+	ending  bool // the daemon is to end
+
+	facts Event  // the last EvStanding
+	told  Effect // what the election was told last
+
+	fault   string // why it left the field; "" if it did not
+	faultOf Kind
+	cause   string   // Event.Reason of the standing at that time
+	retryAt Instant  // a fault of a resource is not forgotten before this, nor a stuck part tried
+	backoff Duration // how long the next one waits
+
+	lastOp Op
+	op     Op // the action under way; 0: none
+	at     int
+	isUp   bool
+	limit  Instant
+	broken string // why it was told to end
+
+	orders []order
+}
+
+type order struct {
+	id   uint64
+	kind Order
+}
+
+const (
+	// breakGrace is how long an action that was told to end may take to do so.
+	breakGrace = 5 * Second
+	// stuckRetry is the time between two attempts to take a stuck part down.
+	stuckRetry = 5 * Second
+	// firstBackoff and lastBackoff bound how soon a node returns to the field after
+	// its replica was refused, although the cause changed.
+	firstBackoff = Second
+	lastBackoff  = 60 * Second
+	// maxOrders bounds the orders that wait for their end.
+	maxOrders = 16
+)
+
+// NewGroup makes a group of which nothing is known yet.
+func NewGroup(cfg Config) *Group {
+	g := &Group{cfg: cfg, backoff: firstBackoff}
+	for _, p := range cfg.Parts {
+		g.parts = append(g.parts, part{Part: p})
+	}
+	g.told = Effect{Kind: EffStanding, Reason: "not looked at yet"}
+	return g
+}
+
+// State is the group's.
+func (g *Group) State() State { return g.state }
+
+// Fault is why the group left the field here, "" if it did not.
+func (g *Group) Fault() string { return g.fault }
+
+// Frozen and Disabled tell what an operator ordered.
+func (g *Group) Frozen() bool   { return g.frozen }
+func (g *Group) Disabled() bool { return g.offline }
+
+// Probed says whether every part was looked at since the start.
+func (g *Group) Probed() bool {
+	for i := range g.parts {
+		if g.parts[i].is == unknown && g.parts[i].reason == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// Parts are the parts as they are now.
+func (g *Group) Parts() []PartStatus {
+	out := make([]PartStatus, len(g.parts))
+	for i, p := range g.parts {
+		out[i] = PartStatus{p.Name, p.Kind, p.is.String(), p.reason}
+	}
+	return out
+}
+
+// Deadline is when to step the group although nothing happened.
+func (g *Group) Deadline() (Instant, bool) {
+	at, ok := Instant(0), false
+	soonest := func(t Instant) {
+		if !ok || t < at {
+			at, ok = t, true
+		}
+	}
+	if g.op != 0 {
+		soonest(g.limit)
+	} else if g.anyStuck() || g.fault != "" && g.faultOf == Resource {
+		if g.retryAt > g.now {
+			soonest(g.retryAt)
+		}
+	}
+	for i := range g.parts {
+		if p := &g.parts[i]; p.monitored() && g.watching() {
+			soonest(p.lookAt)
+		}
+	}
+	return at, ok
+}
+
+// Step takes an event and says what is to be done.
+func (g *Group) Step(now Instant, ev Event, out []Effect) []Effect {
+	g.now = max(g.now, now)
+	g.out = out
+	switch ev.Kind {
+	case EvProbed:
+		g.onProbed(&ev)
+	case EvElected:
+		g.master = ev.Master
+	case EvDone:
+		if ev.Op == g.op && g.op != 0 {
+			g.ended(ev.Err)
+		}
+	case EvLooked:
+		g.onLooked(&ev)
+	case EvLost:
+		g.lost(ev.Part, ev.Err)
+	case EvStanding:
+		g.facts = ev
+	case EvOrder:
+		g.onOrder(&ev)
+	case EvStop:
+		g.ending = true
+	}
+	g.overdue()
+	g.forget()
+	g.proceed()
+	g.monitor()
+	g.tell()
+	return g.out
+}
+
+func (g *Group) emit(e Effect) { g.out = append(g.out, e) }
+
+// wanted says whether the group is to be up here.
+func (g *Group) wanted() bool { return g.master && !g.offline && !g.ending && g.fault == "" }
+
+func (g *Group) onProbed(ev *Event) {
+	p := &g.parts[ev.Part]
+	if p.is != unknown {
+		return
+	}
+	if p.is = down; ev.Up {
+		p.is, p.lookAt = up, g.now.add(p.Interval)
+	}
+}
+
+// proceed begins the next action.
+func (g *Group) proceed() {
+	if !g.Probed() {
+		return
+	}
+	if g.op != 0 {
+		if g.isUp && !g.wanted() {
+			g.breakOff("the group is to go down")
+		}
+		return
+	}
+	if g.frozen {
+		return
+	}
+	if g.wanted() {
+		for i := range g.parts {
+			switch g.parts[i].is {
+			case up, failed:
+			case down:
+				g.begin(i, true)
+				return
+			case stuck:
+				if g.now >= g.retryAt {
+					g.begin(i, false)
+				}
+				return
+			default: // nobody knows how far an earlier attempt came
+				g.begin(i, false)
+				return
+			}
+		}
+		return
+	}
+	for i := len(g.parts) - 1; i >= 0; i-- {
+		switch g.parts[i].is {
+		case down:
+			continue
+		case stuck:
+			if g.now < g.retryAt {
+				return // what is below it must wait
+			}
+		}
+		g.begin(i, false)
+		return
+	}
+}
+
+func (g *Group) begin(i int, goUp bool) {
+	g.lastOp++
+	p := &g.parts[i]
+	p.look = 0 // what a monitor says now is of no use any more
+	g.op, g.at, g.isUp, g.broken = g.lastOp, i, goUp, ""
+	if goUp {
+		p.is, p.reason = goingUp, ""
+		g.limit = g.now.add(p.UpLimit)
+		g.emit(Effect{Kind: EffUp, Part: i, Op: g.op})
+		return
+	}
+	p.is = goingDown
+	g.limit = g.now.add(p.DownLimit)
+	g.emit(Effect{Kind: EffDown, Part: i, Op: g.op})
+}
+
+// breakOff tells the action under way to end.
+func (g *Group) breakOff(why string) {
+	if g.broken != "" {
+		return
+	}
+	g.broken = why
+	g.limit = g.now.add(breakGrace)
+	g.emit(Effect{Kind: EffBreak, Part: g.at, Op: g.op})
+}
+
+// overdue ends what takes longer than it may.
+func (g *Group) overdue() {
+	if g.op == 0 || g.now < g.limit {
+		return
+	}
+	p := &g.parts[g.at]
+	limit := p.DownLimit
+	if g.isUp {
+		limit = p.UpLimit
+	}
+	if g.broken == "" {
+		g.breakOff(fmt.Sprintf("it took longer than %d s", limit/Second))
+		return
+	}
+	g.ended(g.broken + ", and could not be ended by force")
+}
+
+// ended takes the end of the action under way.
+func (g *Group) ended(err string) {
+	p := &g.parts[g.at]
+	if g.broken != "" && err != "" {
+		err = g.broken + ": " + err
+	}
+	broken := g.broken != ""
+	g.op = 0
+	switch {
+	case g.isUp && err == "":
+		p.is, p.lookAt = up, g.now.add(p.Interval)
+		g.backoff = firstBackoff
+	case g.isUp && p.Optional:
+		p.is, p.reason = failed, err
+		g.emit(Effect{Kind: EffReport, Part: g.at, Reason: "could not be started: " + err})
+	case g.isUp:
+		p.is, p.reason = unknown, err
+		if !broken || g.wanted() {
+			g.leave(g.at, "could not be started: "+err)
+		}
+	case err == "":
+		p.is, p.reason = down, ""
+	default:
+		if p.is, p.reason = stuck, err; g.retryAt < g.now.add(stuckRetry) {
+			g.retryAt = g.now.add(stuckRetry)
+		}
+		g.emit(Effect{Kind: EffReport, Part: g.at, Reason: "could not be stopped: " + err})
+		g.endOrders(OrderOffline, p.Name+" could not be stopped: "+err)
+		g.endOrders(OrderSwitch, p.Name+" could not be stopped: "+err)
+	}
+}
+
+// lost is the end of a part that nobody here ordered.
+func (g *Group) lost(i int, why string) {
+	p := &g.parts[i]
+	if p.is != up {
+		return
+	}
+	p.is, p.reason, p.look = unknown, why, 0
+	switch {
+	case p.Optional:
+		p.is = failed
+		g.emit(Effect{Kind: EffReport, Part: i, Reason: why})
+	case g.wanted():
+		g.leave(i, why)
+	}
+}
+
+// leave takes this node out of the field: the group goes down here, so that it can
+// go up on the other.
+func (g *Group) leave(i int, why string) {
+	p := &g.parts[i]
+	g.fault, g.faultOf, g.cause = p.Name+": "+why, p.Kind, g.facts.Reason
+	g.retryAt = g.now.add(g.backoff)
+	g.backoff = min(2*g.backoff, lastBackoff)
+	g.emit(Effect{Kind: EffReport, Part: i, Reason: why})
+	g.endOrders(OrderOnline, g.fault)
+	g.endOrders(OrderTake, g.fault)
+}
+
+// forget lets a node return to the field once what kept its replica from being
+// promoted has changed. Other faults wait for a person.
+func (g *Group) forget() {
+	if g.fault != "" && g.faultOf == Resource && g.facts.Reason != g.cause && g.now >= g.retryAt && g.allDown() {
+		g.fault = ""
+	}
+}
+
+func (g *Group) allDown() bool {
+	for i := range g.parts {
+		if g.parts[i].is != down {
+			return false
+		}
+	}
+	return g.op == 0
+}
+
+func (g *Group) anyStuck() bool {
+	for i := range g.parts {
+		if g.parts[i].is == stuck {
+			return true
+		}
+	}
+	return false
+}

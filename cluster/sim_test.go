@@ -1,0 +1,347 @@
+package cluster
+
+import (
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"hastd/carp"
+)
+
+// Two nodes, each with an election and a group of four parts, over a storage that
+// behaves as a replicated device does: one primary while both see each other.
+
+type hall struct {
+	t     *testing.T
+	rng   *rand.Rand
+	now   int64
+	seq   int
+	queue line
+	loss  float64
+	cut   bool // the nodes do not see each other at all
+	nodes [2]*host
+	log   []string
+	fails float64 // how often an action fails
+	slow  int64
+}
+
+type host struct {
+	h     *hall
+	id    int
+	self  netip.Addr
+	e     *carp.Machine
+	g     *Group
+	life  int
+	alive bool
+	// What is really so.
+	parts [4]bool // primary, mounted, running, address
+	timer int64
+	ops   map[Op]int
+	sent  int64 // when its last packet arrives
+}
+
+type entry struct {
+	at  int64
+	seq int
+	do  func()
+}
+
+type line []entry
+
+func (q line) Len() int           { return len(q) }
+func (q line) Less(i, j int) bool { return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq }
+func (q line) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *line) Push(x any)        { *q = append(*q, x.(entry)) }
+func (q *line) Pop() any {
+	old := *q
+	x := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return x
+}
+
+const ms = int64(1e6)
+
+func (h *hall) after(d int64, do func()) {
+	h.seq++
+	heap.Push(&h.queue, entry{h.now + d, h.seq, do})
+}
+
+func (h *hall) run(d int64) {
+	end := h.now + d
+	for len(h.queue) > 0 && h.queue[0].at <= end {
+		x := heap.Pop(&h.queue).(entry)
+		h.now = x.at
+		x.do()
+	}
+	h.now = end
+}
+
+func (h *hall) say(n *host, format string, args ...any) {
+	h.log = append(h.log, fmt.Sprintf("%9.3f %d ", float64(h.now)/1e9, n.id)+fmt.Sprintf(format, args...))
+}
+
+func (h *hall) fatal(format string, args ...any) {
+	h.t.Helper()
+	for _, l := range h.log[max(0, len(h.log)-60):] {
+		h.t.Log(l)
+	}
+	h.t.Fatalf(format, args...)
+}
+
+func newHall(t *testing.T, seed uint64, optional bool) *hall {
+	h := &hall{t: t, rng: rand.New(rand.NewPCG(seed, 3)), now: 1 << 40, slow: 1}
+	for i := range h.nodes {
+		h.nodes[i] = &host{h: h, id: i, self: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})}
+		h.nodes[i].boot(optional)
+	}
+	return h
+}
+
+func (n *host) boot(optional bool) {
+	n.life++
+	n.alive, n.timer, n.ops = true, 0, map[Op]int{}
+	n.e = carp.NewCARP(carp.Config{Self: n.self, Advbase: 1, Advskew: uint8(100 * n.id), StartDelay: 2 * carp.Second})
+	p := []Part{
+		{Name: "g/resource/data", Kind: Resource, UpLimit: 10 * Second, DownLimit: 10 * Second},
+		{Name: "g/mount/srv", Kind: Mount, UpLimit: 10 * Second, DownLimit: 10 * Second},
+		{Name: "g/service/app", Kind: Service, UpLimit: 10 * Second, DownLimit: 10 * Second, Interval: 5 * Second, Optional: optional},
+		{Name: "g/address/192.0.2.10", Kind: Address, UpLimit: 10 * Second, DownLimit: 10 * Second},
+	}
+	n.g = NewGroup(Config{Name: "g", Parts: p})
+	for i := range p {
+		n.group(Event{Kind: EvProbed, Part: i, Up: n.parts[i]})
+	}
+	n.group(Event{Kind: EvStanding, Fit: true, Reason: "uptodate"})
+	n.elect(carp.Event{Kind: carp.EvLink, Up: true})
+	n.elect(carp.Event{Kind: carp.EvStart})
+}
+
+// kill ends the controller: what it started stays, but the kernel takes the address.
+func (n *host) kill() {
+	n.life++
+	n.alive = false
+	life := n.life
+	n.h.after(4000*ms, func() {
+		if n.life == life {
+			n.parts[3] = false
+		}
+	})
+}
+
+func (n *host) elect(ev carp.Event) {
+	if !n.alive {
+		return
+	}
+	for _, x := range n.e.Step(carp.Instant(n.h.now), ev, nil) {
+		switch x.Kind {
+		case carp.EffState:
+			n.h.say(n, "%v -> %v (%s)", x.From, x.To, x.Reason)
+			n.group(Event{Kind: EvElected, Master: x.To == carp.Master, Reason: x.Reason})
+		case carp.EffSend:
+			o := n.h.nodes[1-n.id]
+			if n.h.cut || n.h.rng.Float64() < n.h.loss {
+				continue
+			}
+			n.sent = max(n.sent, n.h.now+1+n.h.rng.Int64N(2*ms)) // one link keeps the order
+			n.h.after(n.sent-n.h.now, func() { o.elect(carp.Event{Kind: carp.EvHeard, Advert: x.Advert}) })
+		}
+	}
+	n.arm()
+}
+
+func (n *host) group(ev Event) {
+	if !n.alive {
+		return
+	}
+	for _, x := range n.g.Step(Instant(n.h.now), ev, nil) {
+		switch x.Kind {
+		case EffUp, EffDown:
+			n.act(x)
+		case EffLook:
+			look := LookOffline
+			if n.parts[x.Part] {
+				look = LookOnline
+			}
+			n.later(5*ms, Event{Kind: EvLooked, Op: x.Op, Look: look})
+		case EffBreak:
+			delete(n.ops, x.Op)
+			n.later(ms, Event{Kind: EvDone, Op: x.Op, Err: "killed"})
+		case EffStanding:
+			n.elect(carp.Event{Kind: carp.EvStanding, Fit: x.Fit, Demotion: x.Demotion, Reason: x.Reason})
+		case EffTake:
+			n.elect(carp.Event{Kind: carp.EvTake})
+		case EffResign:
+			n.elect(carp.Event{Kind: carp.EvResign, Reason: x.Reason})
+		case EffState:
+			n.h.say(n, "group %v -> %v %s", x.From, x.To, x.Reason)
+		case EffReport:
+			n.h.say(n, "part %d: %s", x.Part, x.Reason)
+		}
+	}
+	n.arm()
+}
+
+func (n *host) later(d int64, ev Event) {
+	life := n.life
+	n.h.after(d, func() {
+		if n.life == life {
+			n.group(ev)
+		}
+	})
+}
+
+// act does what a part's start or stop does, after a while.
+func (n *host) act(x Effect) {
+	life, h := n.life, n.h
+	began := h.now
+	switch {
+	case x.Kind == EffDown && x.Part == 0 && n.parts[1], x.Kind == EffDown && x.Part == 1 && n.parts[2]:
+		h.fatal("node %d takes part %d down under the one above", n.id, x.Part)
+	case x.Kind == EffUp && x.Part > 0 && !n.parts[x.Part-1] && !n.g.parts[x.Part-1].Optional:
+		h.fatal("node %d starts part %d over one that is down", n.id, x.Part)
+	}
+	n.ops[x.Op] = x.Part
+	var try func()
+	try = func() {
+		if _, on := n.ops[x.Op]; n.life != life || !on {
+			return
+		}
+		err := ""
+		o := h.nodes[1-n.id]
+		switch {
+		case h.rng.Float64() < h.fails:
+			err = "it failed"
+		case x.Kind == EffUp && x.Part == 0 && !h.cut && o.parts[0]:
+			if h.now-began < 3000*ms { // as the shell does: the peer may be stepping down
+				h.after(100*ms, try)
+				return
+			}
+			err = "the peer is primary"
+		}
+		if err == "" {
+			n.parts[x.Part] = x.Kind == EffUp
+		}
+		n.group(Event{Kind: EvDone, Op: x.Op, Err: err})
+	}
+	h.after(1+h.rng.Int64N(100*ms)*h.slow, try)
+}
+
+func (n *host) arm() {
+	at := int64(1 << 62)
+	if t, ok := n.e.Deadline(); ok {
+		at = min(at, int64(t))
+	}
+	if t, ok := n.g.Deadline(); ok {
+		at = min(at, int64(t))
+	}
+	if at == 1<<62 || n.timer != 0 && n.timer <= at {
+		return
+	}
+	at = max(at, n.h.now+1)
+	n.timer = at
+	life := n.life
+	n.h.after(at-n.h.now, func() {
+		if n.life != life {
+			return
+		}
+		n.timer = 0
+		n.elect(carp.Event{Kind: carp.EvTick})
+		n.group(Event{Kind: EvTick})
+	})
+}
+
+// Whatever happened, once nothing goes wrong any more exactly one node has the
+// whole group, the other nothing of it, and it stays so.
+func TestGroupEndsOnOneNode(t *testing.T) {
+	seeds := 2000
+	if testing.Short() {
+		seeds = 200
+	}
+	for seed := range uint64(seeds) {
+		rng := rand.New(rand.NewPCG(seed, 4))
+		optional := rng.IntN(3) == 0
+		h := newHall(t, seed, optional)
+		for range 3 + rng.IntN(15) {
+			n := h.nodes[rng.IntN(2)]
+			switch rng.IntN(9) {
+			case 0:
+				h.loss = rng.Float64()
+			case 1:
+				h.cut = !h.cut
+			case 2:
+				h.fails = rng.Float64() * 0.5
+			case 3:
+				h.slow = 1 + rng.Int64N(200)
+			case 4:
+				if n.alive {
+					n.kill()
+				} else {
+					n.boot(optional)
+				}
+			case 5:
+				h.after(1, func() {
+					n.group(Event{Kind: EvOrder, Order: Order(1 + rng.IntN(int(OrderClear))), ID: 1})
+				})
+			case 6:
+				i := rng.IntN(4)
+				if n.parts[i] {
+					n.parts[i] = false
+					n.group(Event{Kind: EvLost, Part: i, Err: "taken away by hand"})
+				}
+			case 7:
+				n.group(Event{Kind: EvStanding, Fit: rng.IntN(2) == 0, Reason: fmt.Sprint("state ", rng.IntN(3))})
+			case 8:
+				n.elect(carp.Event{Kind: carp.EvLink, Up: rng.IntN(2) == 0})
+			}
+			h.run(rng.Int64N(8000 * ms))
+		}
+		h.loss, h.cut, h.fails, h.slow = 0, false, 0, 1
+		h.run(30_000 * ms)
+		for _, n := range h.nodes {
+			if !n.alive {
+				n.boot(optional)
+			}
+			n.elect(carp.Event{Kind: carp.EvLink, Up: true})
+			n.group(Event{Kind: EvStanding, Fit: true, Reason: "well"})
+			for _, o := range []Order{OrderUnfreeze, OrderClear, OrderOnline} {
+				n.group(Event{Kind: EvOrder, Order: o, ID: 2})
+			}
+		}
+		h.run(90_000 * ms)
+		check := func() {
+			on := 0
+			for _, n := range h.nodes {
+				switch n.parts {
+				case [4]bool{true, true, true, true}:
+					on++
+				case [4]bool{}:
+				default:
+					h.fatal("seed %d: node %d has %v", seed, n.id, n.parts)
+				}
+			}
+			if on != 1 {
+				h.fatal("seed %d: the group is online on %d nodes", seed, on)
+			}
+		}
+		check()
+		lines := len(h.log)
+		h.run(60_000 * ms)
+		check()
+		if len(h.log) != lines {
+			h.fatal("seed %d: it does not come to rest", seed)
+		}
+		// By hand to the other node: within half a second.
+		for _, n := range h.nodes {
+			if n.parts[0] {
+				n.group(Event{Kind: EvOrder, Order: OrderSwitch, ID: 3})
+				h.run(1000 * ms)
+				if o := h.nodes[1-n.id]; o.parts != [4]bool{true, true, true, true} || n.parts != [4]bool{} {
+					h.fatal("seed %d: a second after the switch they have %v and %v", seed, h.nodes[0].parts, h.nodes[1].parts)
+				}
+				break
+			}
+		}
+	}
+}

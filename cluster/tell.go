@@ -1,0 +1,200 @@
+package cluster
+
+// watching says whether parts are looked at now.
+func (g *Group) watching() bool { return !g.frozen && g.wanted() }
+
+// monitored says whether the next look at a part has a time.
+func (p *part) monitored() bool { return p.is == up && p.Interval > 0 && p.look == 0 }
+
+// monitor begins the looks that are due.
+func (g *Group) monitor() {
+	if !g.watching() {
+		return
+	}
+	for i := range g.parts {
+		p := &g.parts[i]
+		if p.monitored() && g.now >= p.lookAt {
+			g.lastOp++
+			p.look = g.lastOp
+			g.emit(Effect{Kind: EffLook, Part: i, Op: p.look})
+		}
+	}
+}
+
+// onLooked takes what a monitor saw. One that could not tell changes nothing.
+func (g *Group) onLooked(ev *Event) {
+	for i := range g.parts {
+		p := &g.parts[i]
+		if p.look == 0 || p.look != ev.Op {
+			continue
+		}
+		p.look, p.lookAt = 0, g.now.add(p.Interval)
+		switch ev.Look {
+		case LookOffline:
+			g.lost(i, "its monitor found it offline")
+		case LookUnknown:
+			g.emit(Effect{Kind: EffReport, Part: i, Reason: "its monitor could not tell: " + ev.Err})
+		}
+		return
+	}
+}
+
+func (g *Group) onOrder(ev *Event) {
+	answer := func(err string) { g.emit(Effect{Kind: EffAnswer, ID: ev.ID, Err: err}) }
+	if len(g.orders) >= maxOrders {
+		answer("too many orders are under way: try again")
+		return
+	}
+	waiting := false
+	switch ev.Order {
+	case OrderFreeze:
+		g.frozen = true
+	case OrderUnfreeze:
+		g.frozen = false
+	case OrderClear:
+		g.fault, g.backoff = "", firstBackoff
+		for i := range g.parts {
+			if g.parts[i].is == failed {
+				g.parts[i].is = down
+			}
+		}
+	default:
+		if g.frozen {
+			answer("the group is frozen: unfreeze it first")
+			return
+		}
+		waiting = true
+	}
+	switch ev.Order {
+	case OrderOnline:
+		g.offline = false
+		if waiting = g.cfg.External; waiting {
+			g.master, g.fault = true, ""
+		}
+	case OrderTake:
+		if g.fault != "" {
+			answer("it is faulted here: " + g.fault)
+			return
+		}
+		if !g.facts.Fit {
+			answer(g.facts.Reason)
+			return
+		}
+		g.offline = false
+		if g.cfg.External {
+			g.master = true
+		} else {
+			g.emit(Effect{Kind: EffTake})
+		}
+	case OrderOffline:
+		g.offline = true
+		g.resign("taken offline by order")
+	case OrderSwitch:
+		if g.state != Online && g.state != Partial && g.state != Starting {
+			answer("it is not online on this node")
+			return
+		}
+		g.resign("switched by order")
+	}
+	if waiting {
+		g.orders = append(g.orders, order{ev.ID, ev.Order})
+	} else {
+		answer("")
+	}
+}
+
+func (g *Group) resign(why string) {
+	if !g.cfg.External {
+		g.emit(Effect{Kind: EffResign, Reason: why})
+	}
+	g.master = false
+}
+
+// endOrders answers the orders of a kind.
+func (g *Group) endOrders(kind Order, err string) {
+	kept := g.orders[:0]
+	for _, o := range g.orders {
+		if o.kind == kind {
+			g.emit(Effect{Kind: EffAnswer, ID: o.id, Err: err})
+		} else {
+			kept = append(kept, o)
+		}
+	}
+	g.orders = kept
+}
+
+// tell says what changed: to the election, to people, to who ordered.
+func (g *Group) tell() {
+	s := Effect{Kind: EffStanding, Fit: g.facts.Fit, Demotion: g.facts.Demotion, Reason: g.facts.Reason}
+	switch {
+	case g.ending:
+		s.Fit, s.Reason = false, "the controller ends"
+	case g.offline:
+		s.Fit, s.Reason = false, "taken offline by order"
+	case g.fault != "":
+		s.Fit, s.Reason = false, g.fault
+	case g.frozen && !g.master:
+		s.Fit, s.Reason = false, "frozen by order"
+	case !g.Probed():
+		s.Fit, s.Reason = false, "not looked at yet"
+	}
+	if s != g.told {
+		g.told = s
+		g.emit(s)
+	}
+	was := g.state
+	if g.state = g.overall(); g.state != was {
+		g.emit(Effect{Kind: EffState, From: was, To: g.state, Reason: g.reason()})
+	}
+	switch {
+	case g.state == Online:
+		g.endOrders(OrderOnline, "")
+		g.endOrders(OrderTake, "")
+	case g.allDown():
+		g.endOrders(OrderOffline, "")
+		g.endOrders(OrderSwitch, "")
+	}
+	if g.ending && g.op == 0 && (g.allDown() || g.anyStuck()) {
+		g.emit(Effect{Kind: EffStopped})
+	}
+}
+
+// overall is the state that the parts add up to.
+func (g *Group) overall() State {
+	ups, downs, hopeless := 0, 0, false
+	for i := range g.parts {
+		switch g.parts[i].is {
+		case up:
+			ups++
+		case down:
+			downs++
+		case stuck, failed:
+			hopeless = true
+		}
+	}
+	n := len(g.parts)
+	switch {
+	case !g.Probed():
+		return Offline
+	case ups == n:
+		return Online
+	case downs == n && g.fault != "":
+		return Faulted
+	case downs == n && !g.wanted():
+		return Offline
+	case hopeless && g.op == 0, g.frozen && g.op == 0:
+		return Partial
+	case g.wanted():
+		return Starting
+	}
+	return Stopping
+}
+
+func (g *Group) reason() string {
+	for i := range g.parts {
+		if p := &g.parts[i]; p.is == stuck || p.is == failed {
+			return p.Name + ": " + p.reason
+		}
+	}
+	return g.fault
+}
