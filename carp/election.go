@@ -55,7 +55,7 @@ const (
 	EvTick     EventKind = iota + 1 // nothing but time
 	EvStart                         // take part
 	EvStop                          // no longer; a master says so on the wire
-	EvLink                          // Up: the interface has a link
+	EvLink                          // Up, Self: the interface has a link, and packets come from Self
 	EvStanding                      // Fit, Demotion, Reason: how this node may take part
 	EvHeard                         // Advert: a good packet of another node
 	EvTake                          // be master now, whatever the ranks say
@@ -70,6 +70,7 @@ type Event struct {
 	Demotion uint8  // by how much it is worse than its rank
 	Reason   string // for people
 	Advert   Advert
+	Self     netip.Addr // if valid
 }
 
 // Advert is a packet in the terms of an election.
@@ -189,6 +190,9 @@ func (m *Machine) Step(now Instant, ev Event, out []Effect) []Effect {
 		m.started = false
 		out = m.leave(Init, "stopped", out)
 	case EvLink:
+		if ev.Self.IsValid() {
+			m.cfg.Self = ev.Self
+		}
 		out = m.onLink(ev.Up, out)
 	case EvStanding:
 		out = m.onStanding(&ev, out)

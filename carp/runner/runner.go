@@ -1,0 +1,307 @@
+package runner
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hastd/carp"
+)
+
+// Protocol is CARP or VRRP.
+type Protocol uint8
+
+const (
+	CARP Protocol = iota
+	VRRP
+)
+
+func (p Protocol) String() string { return [...]string{"carp", "vrrp"}[p] }
+
+// Options describe one node's part in one election.
+type Options struct {
+	Group     string // its name, for the log
+	Protocol  Protocol
+	ID        uint8        // vhid or VRID
+	Password  []byte       // CARP's
+	Addresses []netip.Addr // of the service: signed by CARP, listed by VRRP
+	// Interfaces are used in this order: packets go out on the first that has a
+	// link, and are listened to on all.
+	Interfaces []string
+	// Peers are who packets are sent to and taken from; none: the multicast group.
+	Peers    []netip.Addr
+	Election carp.Config
+	Log      *slog.Logger
+
+	// Changed and Announce are told on the runner's own goroutine: they must not
+	// block, nor call back.
+	Changed  func(from, to carp.State, reason string)
+	Announce func(reason string)
+	// Active is told which interface is used; "" when none has a link.
+	Active func(name string)
+}
+
+// Stats count since the start.
+type Stats struct {
+	Sent     uint64
+	Received uint64
+	Refused  [carp.Faults]uint64
+}
+
+// Runner takes part in an election. Run it.
+type Runner struct {
+	o     Options
+	key   *carp.CARPKey
+	begin time.Time
+	calls chan carp.Event
+	heard chan carp.Advert
+	links chan linkState
+
+	// The owner's.
+	machine *carp.Machine
+	counter uint64
+	replay  carp.Replay
+	listens map[string][]*listener // by interface
+	up      map[string]bool
+	active  string
+	sendErr string
+
+	state    atomic.Uint32
+	sent     atomic.Uint64
+	received atomic.Uint64
+	refused  [carp.Faults]atomic.Uint64
+
+	mu       sync.Mutex // over what follows
+	saidAt   time.Time  // when a refused packet was last logged
+	silenced int        // how many were not since
+}
+
+const (
+	// maxHeard bounds good packets that wait for the owner; more than a second's
+	// worth of those of a large network.
+	maxHeard = 256
+	// sayEvery bounds what bad packets may write into the log.
+	sayEvery = 10 * time.Second
+	// retryLinks is how often sockets that could not be opened are tried again.
+	retryLinks = time.Second
+)
+
+// New makes a runner; it does nothing yet.
+func New(o Options) *Runner {
+	r := &Runner{
+		o: o, begin: time.Now(),
+		calls: make(chan carp.Event), heard: make(chan carp.Advert, maxHeard), links: make(chan linkState),
+		listens: map[string][]*listener{}, up: map[string]bool{},
+	}
+	if o.Protocol == CARP {
+		r.key = carp.NewCARPKey(o.ID, o.Password, o.Addresses)
+		r.machine = carp.NewCARP(o.Election)
+		// Numbers go forward over restarts as long as the clock does.
+		r.counter = uint64(r.begin.Unix()) << 32
+	} else {
+		r.machine = carp.NewVRRP(o.Election)
+	}
+	return r
+}
+
+func (r *Runner) now() carp.Instant { return carp.Instant(time.Since(r.begin)) + 1 }
+
+// State is what this node is.
+func (r *Runner) State() carp.State { return carp.State(r.state.Load()) }
+
+// Stats are the counts so far.
+func (r *Runner) Stats() Stats {
+	s := Stats{Sent: r.sent.Load(), Received: r.received.Load()}
+	for i := range s.Refused {
+		s.Refused[i] = r.refused[i].Load()
+	}
+	return s
+}
+
+// Tell hands an event (a standing, an order) to the machine. It waits for its turn.
+func (r *Runner) Tell(ctx context.Context, ev carp.Event) error {
+	select {
+	case r.calls <- ev:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Run takes part until ctx ends, and says goodbye then.
+func (r *Runner) Run(ctx context.Context) error {
+	watching, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	if err := r.watchLinks(watching, &wg); err != nil {
+		return err
+	}
+	defer r.closeAll()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	retry := time.NewTicker(retryLinks)
+	defer retry.Stop()
+	r.step(carp.Event{Kind: carp.EvStart})
+	for {
+		r.arm(timer)
+		select {
+		case <-ctx.Done():
+			r.step(carp.Event{Kind: carp.EvStop})
+			return nil
+		case ev := <-r.calls:
+			r.step(ev)
+		case a := <-r.heard:
+			r.step(carp.Event{Kind: carp.EvHeard, Advert: a})
+		case l := <-r.links:
+			r.onLink(l)
+		case <-retry.C:
+			r.openMissing()
+		case <-timer.C:
+			// What was heard before the time was over counts first.
+			for n := len(r.heard); n > 0; n-- {
+				r.step(carp.Event{Kind: carp.EvHeard, Advert: <-r.heard})
+			}
+			r.step(carp.Event{Kind: carp.EvTick})
+		}
+	}
+}
+
+func (r *Runner) arm(t *time.Timer) {
+	d := time.Hour
+	if at, ok := r.machine.Deadline(); ok {
+		d = max(time.Duration(at-r.now()), 0)
+	}
+	t.Reset(d)
+}
+
+func (r *Runner) step(ev carp.Event) {
+	for _, e := range r.machine.Step(r.now(), ev, nil) {
+		switch e.Kind {
+		case carp.EffSend:
+			r.send(&e.Advert)
+		case carp.EffState:
+			r.state.Store(uint32(e.To))
+			r.o.Changed(e.From, e.To, e.Reason)
+		case carp.EffAnnounce:
+			r.o.Announce(e.Reason)
+		}
+	}
+}
+
+// send sends an advert from the active interface, in every family of the service.
+func (r *Runner) send(a *carp.Advert) {
+	for _, l := range r.listens[r.active] {
+		s := l.s
+		for _, to := range r.targets(s.six) {
+			var b []byte
+			if r.o.Protocol == CARP {
+				r.counter++
+				p := carp.CARPPacket(a, r.o.ID, r.counter)
+				b = p.Append(nil, r.key)
+			} else {
+				p := carp.VRRPPacket(a, r.o.ID, r.family(s.six))
+				b = p.Append(nil, s.self, to)
+			}
+			err := s.send(b, to)
+			if err == nil {
+				r.sent.Add(1)
+			}
+			r.sayOnce(err)
+		}
+	}
+}
+
+// sayOnce logs a change of whether packets can be sent.
+func (r *Runner) sayOnce(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != r.sendErr {
+		r.sendErr = text
+		if text != "" {
+			r.o.Log.Warn("adverts cannot be sent", "group", r.o.Group, "error", text)
+		}
+	}
+}
+
+func (r *Runner) family(six bool) (list []netip.Addr) {
+	for _, a := range r.o.Addresses {
+		if a.Is6() == six {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+func (r *Runner) targets(six bool) []netip.Addr {
+	if len(r.o.Peers) > 0 {
+		var list []netip.Addr
+		for _, a := range r.o.Peers {
+			if a.Is6() == six {
+				list = append(list, a)
+			}
+		}
+		return list
+	}
+	if six {
+		return []netip.Addr{carp.Group6}
+	}
+	return []netip.Addr{carp.Group4}
+}
+
+// parse believes a packet or says what is wrong with it.
+func (r *Runner) parse(p *packet) (carp.Advert, uint64, carp.Fault) {
+	if p.ttl != carp.TTL {
+		return carp.Advert{}, 0, carp.FaultTTL
+	}
+	if len(r.o.Peers) > 0 && !slices.Contains(r.o.Peers, p.from) {
+		return carp.Advert{}, 0, carp.FaultContent
+	}
+	if r.o.Protocol == CARP {
+		a, fault := carp.ParseCARP(p.payload, r.key)
+		return a.Heard(p.from), a.Counter, fault
+	}
+	a, fault := carp.ParseVRRP(p.payload, r.o.ID, p.from, p.to)
+	return a.Heard(p.from), 0, fault
+}
+
+// refuse counts a bad packet, and says so now and then.
+func (r *Runner) refuse(p *packet, fault carp.Fault, on string) {
+	r.refused[fault].Add(1)
+	if fault == carp.FaultID {
+		return // another group's: nothing is wrong
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := time.Now(); now.Sub(r.saidAt) >= sayEvery || r.saidAt.IsZero() {
+		r.o.Log.Warn("an advert was refused", "group", r.o.Group, "from", p.from.String(), "interface", on,
+			"cause", fault.String(), "hint", hints[fault], "refused-since", r.silenced)
+		r.saidAt, r.silenced = now, 0
+		return
+	}
+	r.silenced++
+}
+
+var hints = map[carp.Fault]string{
+	carp.FaultAuth:     "its password, its vhid or its addresses differ from ours",
+	carp.FaultReplay:   "a packet that was sent before was sent again: somebody records this network",
+	carp.FaultTTL:      "it came over a router",
+	carp.FaultVersion:  "another version of the protocol",
+	carp.FaultChecksum: "it was damaged on the way, or a device between changes addresses",
+	carp.FaultLength:   "it is too short or too long",
+	carp.FaultContent:  "a field of it cannot be, or its sender is not among the peers",
+}
+
+func stopPipe() (read, write int, err error) {
+	var p [2]int
+	err = unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK)
+	return p[0], p[1], err
+}

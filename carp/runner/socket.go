@@ -1,0 +1,203 @@
+package runner
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"hastd/carp"
+)
+
+// packet is what a socket received, before anything of it is believed.
+type packet struct {
+	from, to netip.Addr
+	ttl      int
+	payload  []byte // valid until the next receive
+}
+
+// socket is a raw IP socket for protocol 112 on one interface, in one family.
+type socket struct {
+	fd    int
+	six   bool
+	index int
+	name  string // of the interface
+	self  netip.Addr
+	buf   []byte
+	oob   []byte
+}
+
+// maxPacket is the longest packet of either protocol with its IPv4 header, and more
+// than that: what is longer is no packet of ours.
+const maxPacket = 8 << 10
+
+// openSocket opens one on an interface that has an address of the family. With
+// group, it listens to the protocol's multicast group.
+// Addresses in service are not its own.
+func openSocket(ifc *net.Interface, six, group bool, service []netip.Addr) (*socket, error) {
+	s := &socket{six: six, index: ifc.Index, name: ifc.Name, fd: -1, buf: make([]byte, maxPacket), oob: make([]byte, 256)}
+	if err := s.chooseAddress(ifc, service); err != nil {
+		return nil, err
+	}
+	family := unix.AF_INET
+	if six {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, carp.IPProtocol)
+	if err != nil {
+		if errors.Is(err, unix.EPERM) {
+			err = fmt.Errorf("%w (CAP_NET_RAW is needed)", err)
+		}
+		return nil, fmt.Errorf("raw socket for protocol %d: %w", carp.IPProtocol, err)
+	}
+	s.fd = fd
+	if err := errors.Join(unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, ifc.Name), s.options(group)); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("socket options on %s: %w", ifc.Name, err)
+	}
+	return s, nil
+}
+
+// chooseAddress finds where packets of this node come from: the first address of
+// the interface; with IPv6 the link-local one (RFC 9568, 5.1.2.1).
+func (s *socket) chooseAddress(ifc *net.Interface, service []netip.Addr) error {
+	list, err := ifc.Addrs()
+	if err != nil {
+		return fmt.Errorf("addresses of %s: %w", ifc.Name, err)
+	}
+	for _, a := range list {
+		p, err := netip.ParsePrefix(a.String())
+		if err != nil {
+			continue
+		}
+		x := p.Addr().Unmap().WithZone("")
+		if x.Is6() == s.six && (!s.six || x.IsLinkLocalUnicast()) && !slices.Contains(service, x) {
+			s.self = x
+			return nil
+		}
+	}
+	if s.six {
+		return fmt.Errorf("interface %s has no link-local IPv6 address", ifc.Name)
+	}
+	return fmt.Errorf("interface %s has no IPv4 address of its own: the election needs one besides the service address", ifc.Name)
+}
+
+func (s *socket) options(group bool) error {
+	if s.six {
+		err := errors.Join(
+			unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, carp.TTL),
+			unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, carp.TTL),
+			unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, 0),
+			unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, s.index),
+			unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1),
+			unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1))
+		if group {
+			err = errors.Join(err, unix.SetsockoptIPv6Mreq(s.fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP,
+				&unix.IPv6Mreq{Multiaddr: carp.Group6.As16(), Interface: uint32(s.index)}))
+		}
+		return err
+	}
+	m := &unix.IPMreqn{Multiaddr: carp.Group4.As4(), Ifindex: int32(s.index)}
+	err := errors.Join(
+		unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, carp.TTL),
+		unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_TTL, carp.TTL),
+		unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, 0),
+		unix.SetsockoptIPMreqn(s.fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, m))
+	if group {
+		err = errors.Join(err, unix.SetsockoptIPMreqn(s.fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, m))
+	}
+	return err
+}
+
+func (s *socket) close() { unix.Close(s.fd) }
+
+// wait waits until something can be received, or until stop is written to.
+func (s *socket) wait(stop int) (bool, error) {
+	fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}, {Fd: int32(stop), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(fds, -1)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return false, os.NewSyscallError("poll", err)
+		}
+		return fds[1].Revents == 0, nil
+	}
+}
+
+// receive takes the next packet; ok is false when there is none now.
+func (s *socket) receive() (p packet, ok bool, err error) {
+	n, oobn, _, from, err := unix.Recvmsg(s.fd, s.buf, s.oob, unix.MSG_DONTWAIT)
+	switch {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		return packet{}, false, nil
+	case err != nil:
+		return packet{}, false, os.NewSyscallError("recvmsg", err)
+	}
+	if s.six {
+		p, good := s.packet6(s.buf[:n], s.oob[:oobn], from)
+		return p, good, nil
+	}
+	p, good := packet4(s.buf[:n])
+	return p, good, nil
+}
+
+// packet4 splits what a raw IPv4 socket gives: header and payload.
+func packet4(b []byte) (packet, bool) {
+	if len(b) < 20 || b[0]>>4 != 4 {
+		return packet{}, false
+	}
+	head := int(b[0]&15) * 4
+	total := int(binary.BigEndian.Uint16(b[2:]))
+	if head < 20 || total < head || total > len(b) {
+		return packet{}, false
+	}
+	return packet{
+		from: netip.AddrFrom4([4]byte(b[12:16])), to: netip.AddrFrom4([4]byte(b[16:20])),
+		ttl: int(b[8]), payload: b[head:total],
+	}, true
+}
+
+func (s *socket) packet6(b, oob []byte, from unix.Sockaddr) (packet, bool) {
+	src, ok := from.(*unix.SockaddrInet6)
+	if !ok {
+		return packet{}, false
+	}
+	p := packet{from: netip.AddrFrom16(src.Addr), payload: b}
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return packet{}, false
+	}
+	for _, m := range messages {
+		switch {
+		case m.Header.Level != unix.IPPROTO_IPV6:
+		case m.Header.Type == unix.IPV6_HOPLIMIT && len(m.Data) >= 4:
+			p.ttl = int(binary.NativeEndian.Uint32(m.Data))
+		case m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= 16:
+			p.to = netip.AddrFrom16([16]byte(m.Data[:16]))
+		}
+	}
+	return p, p.to.IsValid()
+}
+
+// send sends a payload from the socket's own address.
+func (s *socket) send(payload []byte, to netip.Addr) error {
+	var err error
+	if s.six {
+		oob := unix.PktInfo6(&unix.Inet6Pktinfo{Addr: s.self.As16(), Ifindex: uint32(s.index)})
+		err = unix.Sendmsg(s.fd, payload, oob, &unix.SockaddrInet6{Addr: to.As16(), ZoneId: uint32(s.index)}, unix.MSG_DONTWAIT)
+	} else {
+		oob := unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: s.self.As4(), Ifindex: int32(s.index)})
+		err = unix.Sendmsg(s.fd, payload, oob, &unix.SockaddrInet4{Addr: to.As4()}, unix.MSG_DONTWAIT)
+	}
+	if err != nil {
+		return fmt.Errorf("send to %s on %s: %w", to, s.name, err)
+	}
+	return nil
+}
