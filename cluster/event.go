@@ -8,7 +8,7 @@ type EventKind uint8
 
 const (
 	EvTick     EventKind = iota + 1 // nothing but time
-	EvProbed                        // Part, Up: what was found before anything was done
+	EvProbed                        // Part, Up, or Err if it cannot be told: what was found before anything was done
 	EvElected                       // Master, Reason: what the election says
 	EvDone                          // Op, Err: an action ended
 	EvLooked                        // Op, Look, Err: a monitor ended

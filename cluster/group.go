@@ -166,8 +166,13 @@ func (g *Group) onProbed(ev *Event) {
 	if p.is != unknown {
 		return
 	}
-	if p.is = down; ev.Up {
+	switch {
+	case ev.Err != "":
+		p.reason = ev.Err // taken down before anything else
+	case ev.Up:
 		p.is, p.lookAt = up, g.now.add(p.Interval)
+	default:
+		p.is = down
 	}
 }
 

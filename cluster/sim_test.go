@@ -50,10 +50,12 @@ type entry struct {
 
 type line []entry
 
-func (q line) Len() int           { return len(q) }
-func (q line) Less(i, j int) bool { return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq }
-func (q line) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *line) Push(x any)        { *q = append(*q, x.(entry)) }
+func (q line) Len() int { return len(q) }
+func (q line) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
+}
+func (q line) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *line) Push(x any)   { *q = append(*q, x.(entry)) }
 func (q *line) Pop() any {
 	old := *q
 	x := old[len(old)-1]

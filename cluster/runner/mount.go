@@ -1,0 +1,168 @@
+package runner
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hastd/cluster"
+)
+
+// Mount is a filesystem of a group. mount(8) and umount(8) do it: they know what
+// each kind needs.
+type Mount struct {
+	Device, Dir, Type, Options string
+}
+
+// mountPause is the time between two looks at what keeps a mount busy.
+const mountPause = 100 * time.Millisecond
+
+// mounted says what is mounted on the directory, topmost.
+func (d *Mount) mounted() (dev uint64, ok bool, err error) {
+	dir, err := filepath.EvalSymlinks(d.Dir)
+	if err != nil {
+		return 0, false, err
+	}
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return 0, false, err
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		w := strings.Fields(lines.Text())
+		if len(w) < 5 || unescape(w[4]) != dir {
+			continue
+		}
+		major, minor, _ := strings.Cut(w[2], ":")
+		a, _ := strconv.ParseUint(major, 10, 32)
+		b, _ := strconv.ParseUint(minor, 10, 32)
+		dev, ok = unix.Mkdev(uint32(a), uint32(b)), true // the last one is on top
+	}
+	return dev, ok, nil
+}
+
+// unescape reads the octal codes of proc(5).
+func unescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// Probe says whether something is mounted there: ours, or in our way.
+func (d *Mount) Probe(context.Context) (bool, error) {
+	_, ok, err := d.mounted()
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return ok, err
+}
+
+// Up mounts the device.
+func (d *Mount) Up(ctx context.Context) error {
+	st, err := os.Stat(d.Dir)
+	if err != nil || !st.IsDir() {
+		return fmt.Errorf("mount on %s: it is no directory: create it on both nodes", d.Dir)
+	}
+	if dev, ok, err := d.mounted(); err != nil {
+		return err
+	} else if ok {
+		if st, err := os.Stat(d.Device); err == nil && deviceOf(st) == dev {
+			return nil
+		}
+		return fmt.Errorf("mount on %s: something else is mounted there", d.Dir)
+	}
+	argv := []string{"mount"}
+	if d.Type != "" {
+		argv = append(argv, "-t", d.Type)
+	}
+	if d.Options != "" {
+		argv = append(argv, "-o", d.Options)
+	}
+	_, err = run(ctx, append(argv, d.Device, d.Dir), nil)
+	return err
+}
+
+func deviceOf(st os.FileInfo) uint64 {
+	if s, ok := st.Sys().(*unixStat); ok {
+		return s.Rdev
+	}
+	return 0
+}
+
+// Down unmounts. Who uses it is given time until the context ends, and named then.
+func (d *Mount) Down(ctx context.Context) error {
+	for {
+		_, ok, err := d.mounted()
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if !ok {
+			return nil
+		}
+		if _, err = run(ctx, []string{"umount", d.Dir}, nil); err == nil {
+			continue // there may be one below
+		}
+		select {
+		case <-ctx.Done():
+			if who := users(d.Dir); who != "" {
+				return fmt.Errorf("unmount %s: in use by %s", d.Dir, who)
+			}
+			return err
+		case <-time.After(mountPause):
+		}
+	}
+}
+
+// Look says whether it is still mounted.
+func (d *Mount) Look(ctx context.Context) (cluster.Look, error) {
+	ok, err := d.Probe(ctx)
+	switch {
+	case err != nil:
+		return cluster.LookUnknown, err
+	case ok:
+		return cluster.LookOnline, nil
+	}
+	return cluster.LookOffline, nil
+}
+
+// maxUsers bounds how many processes are named.
+const maxUsers = 5
+
+// users names processes with a file or a directory below dir.
+func users(dir string) string {
+	pids, _ := filepath.Glob("/proc/[0-9]*")
+	var names []string
+	for _, p := range pids {
+		links, _ := filepath.Glob(p + "/fd/*")
+		for _, l := range append(links, p+"/cwd", p+"/root") {
+			to, err := os.Readlink(l)
+			if err == nil && (to == dir || strings.HasPrefix(to, dir+"/")) {
+				name, _ := os.ReadFile(p + "/comm")
+				names = append(names, strings.TrimSpace(string(name))+" ("+filepath.Base(p)+")")
+				break
+			}
+		}
+		if len(names) == maxUsers {
+			names = append(names, "and others")
+			break
+		}
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,65 @@
+package cluster
+
+import "fmt"
+
+// Replica is what hastd says of one resource of a group, in the words of its API.
+type Replica struct {
+	Name       string
+	Reached    bool // hastd answered
+	Role       string
+	Status     string
+	Connection string
+	Disk       string
+	PeerRole   string
+	PeerDisk   string
+	Suspended  string // why I/O is suspended; "" if it is not
+}
+
+// Demotions: how much worse a node is whose replicas are not in order. They are
+// large enough to lose against any rank.
+const (
+	demotedBehind = 120 // it would read from the peer until it is copied
+	demotedDisk   = 200 // it has no disk of its own
+)
+
+// Standing says from the replicas of a group whether this node may become master,
+// and how much worse than its rank it is. The reason names all that counts, so that
+// a change of it is a change of the cause.
+func Standing(replicas []Replica) (fit bool, demotion uint8, reason string) {
+	fit = true
+	for i := range replicas {
+		f, d, why := standing(&replicas[i])
+		fit = fit && f
+		demotion = max(demotion, d)
+		if reason != "" {
+			reason += "; "
+		}
+		reason += why
+	}
+	return fit, demotion, reason
+}
+
+func standing(r *Replica) (bool, uint8, string) {
+	// What the peer is goes with it: a refusal because the peer is primary is over
+	// once it is not.
+	is := fmt.Sprintf("%s is %s here, %s, peer %s", r.Name, r.Disk, r.Connection, r.PeerRole)
+	peerGood := r.Connection == "connected" && r.PeerDisk == "uptodate"
+	switch {
+	case !r.Reached:
+		return false, 0, "hastd does not answer for " + r.Name
+	case r.Connection == "split-brain" || r.Status == "split-brain":
+		return false, 0, is + ": a person must end the split-brain first"
+	case r.Role == "primary" && r.Suspended == "":
+		if r.Disk == "failed" || r.Disk == "diskless" {
+			return true, demotedDisk, is
+		}
+		return true, 0, is
+	case r.Disk == "uptodate":
+		return true, 0, is
+	case peerGood && (r.Disk == "failed" || r.Disk == "diskless"):
+		return true, demotedDisk, is
+	case peerGood:
+		return true, demotedBehind, is
+	}
+	return false, 0, is + ": this replica is not up to date and its peer cannot help"
+}
