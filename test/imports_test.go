@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"carp/vip":         nil,
 	"carp/runner":      {"carp", "carp/vip"},
 	"cluster":          nil,
-	"cluster/runner":   {"cluster", "transport"},
+	"cluster/runner":   {"cluster"},
 }
 
 // judges are the tests that stand outside: what they must not know, lest they
