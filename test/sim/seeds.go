@@ -8,7 +8,9 @@ type NamedSeed struct {
 	Found string
 }
 
-// NamedSeeds are the runs that found something.
+// NamedSeeds are the runs that found something. The simulator has learnt to draw more
+// faults since, so all of them are now runs like others; the words say what to plant
+// (planted/table.go) or to script.
 var NamedSeeds = []NamedSeed{
 	{23275, "disconnect-on-failing-disk", "an order to disconnect waited for a commit of a disk that had failed: no answer, and no agreement with the peer ever again"},
 	{4343, "disconnect-on-failing-secondary", "the same on a secondary"},

@@ -454,7 +454,7 @@ func randomProfile(r *rand.Rand) Profile {
 	}
 	p.Lies = r.Float64() < 0.05
 	p.Enabled[faultMisRead], p.Enabled[faultOldRead] = p.Lies, p.Lies
-	p.MetaLies = r.Float64() < 0.05
+	p.MetaLies = r.Float64() < 0.08
 	p.Enabled[faultMisMeta], p.Enabled[faultOldMeta] = p.MetaLies, p.MetaLies
 	p.Skew = r.Float64() < 0.05
 	p.Enabled[faultSkew] = p.Skew
