@@ -194,12 +194,13 @@ func (r *run) round(ctx context.Context, number int, k *kind, c *condition) erro
 	for _, s := range r.services {
 		s.meter().start()
 	}
-	with := ""
+	with, name := "", k.name
 	var err error
 	if c != nil {
 		err = c.begin()
 		with = ", with: " + c.name
-		r.rep.beside(c)
+		name += ", with " + c.kind
+		r.rep.Beside[c.kind]++
 	}
 	detail := ""
 	if err == nil {
@@ -220,7 +221,7 @@ func (r *run) round(ctx context.Context, number int, k *kind, c *condition) erro
 		}
 	}
 	for i, s := range r.services {
-		r.rep.pause(k.name, i, s.meter().stop())
+		r.rep.pause(name, i, s.meter().stop())
 	}
 	if err == nil {
 		err = r.judge(ctx)
@@ -231,7 +232,7 @@ func (r *run) round(ctx context.Context, number int, k *kind, c *condition) erro
 	if said := r.db.complained(); err == nil && said != "" && r.db.stops == stops {
 		err = fmt.Errorf("chaos: the database saw errors of its device: %s", said)
 	}
-	r.rep.Faults[k.name]++
+	r.rep.Faults[name]++
 	r.say("%3d  %s: %s%s  %v", number, k.name, detail, with, time.Since(began).Round(100*time.Millisecond))
 	if err != nil {
 		return fmt.Errorf("fault %d, %s (%s%s): %w", number, k.name, detail, with, err)

@@ -113,13 +113,14 @@ func TestMeter(t *testing.T) {
 func TestReport(t *testing.T) {
 	r := newReport(Options{Seed: 7})
 	r.Faults["link cut"] = 2
+	r.Faults["link cut, with disk slow"] = 1
 	r.pause("link cut", 0, time.Second)
 	r.pause("link cut", 1, 2*time.Second)
 	r.pause("link cut", 1, time.Millisecond)
 	r.refused(&lab.Refusal{Code: 77, Text: "no"})
 	var b strings.Builder
 	r.Markdown(&b)
-	for _, want := range []string{"nothing was lost", "| link cut | 2 | 1.00 s | 2.00 s |", "- 1: 77 no", "losses: 0", "longest pause: ledger 1.00 s, database 2.00 s"} {
+	for _, want := range []string{"nothing was lost", "| link cut | 2 | 1.00 s | 2.00 s |", "- 1: 77 no", "| link cut, with disk slow | 1 | 0.00 s | 0.00 s |", "losses: 0", "longest pause: ledger 1.00 s, database 2.00 s"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}

@@ -10,8 +10,8 @@ import (
 	"hastd/test/lab/disk"
 )
 
-// noticeLimit is how long a disk's error may go unnoticed before it is taken back:
-// what nobody reads fails nobody.
+// noticeLimit is how long a disk may err before it is given up. One that cannot be
+// read is not, as long as it can be written: the peer's copy repairs it.
 const noticeLimit = 10 * time.Second
 
 // diskFails: the service goes on from the peer's copy, is moved there if it was
@@ -38,7 +38,7 @@ func (r *run) diskFails(ctx context.Context, op disk.Op) (string, error) {
 		if op == disk.OpWrite {
 			return detail, err
 		}
-		return detail + ", not met", rep.Disk().Heal()
+		return detail + ", not given up", rep.Disk().Heal()
 	}
 	if err := r.hold(ctx, 300*time.Millisecond, 2*time.Second); err != nil {
 		return detail, err

@@ -15,7 +15,8 @@ type kind struct {
 	name   string
 	weight int
 	do     func(*run, context.Context) (detail string, err error)
-	// alone: nothing that may part the nodes happens beside it.
+	// alone: nothing that may part the nodes happens beside it: who lacks what was
+	// acknowledged cannot take over.
 	alone bool
 	// link: it uses the link itself.
 	link bool
@@ -23,7 +24,7 @@ type kind struct {
 
 // kinds are all kinds. Weights say how often each is drawn.
 var kinds = []kind{
-	{name: "primary's daemon killed, failover", weight: 4, do: func(r *run, ctx context.Context) (string, error) {
+	{name: "primary's daemon killed, failover", weight: 4, alone: true, do: func(r *run, ctx context.Context) (string, error) {
 		return r.crash(ctx, r.node(r.one()), false, true)
 	}},
 	{name: "primary's daemon killed, restarted", weight: 4, do: func(r *run, ctx context.Context) (string, error) {
@@ -38,8 +39,8 @@ var kinds = []kind{
 	{name: "secondary's daemon stopped", weight: 3, do: func(r *run, ctx context.Context) (string, error) {
 		return r.freeze(ctx, r.other(r.one()))
 	}},
-	{name: "primary's daemon hangs, killed, failover", weight: 2, do: (*run).hangs},
-	{name: "primary loses power, failover", weight: 5, do: func(r *run, ctx context.Context) (string, error) {
+	{name: "primary's daemon hangs, killed, failover", weight: 2, alone: true, do: (*run).hangs},
+	{name: "primary loses power, failover", weight: 5, alone: true, do: func(r *run, ctx context.Context) (string, error) {
 		return r.crash(ctx, r.node(r.one()), true, true)
 	}},
 	{name: "primary loses power, comes back", weight: 3, do: func(r *run, ctx context.Context) (string, error) {
@@ -69,6 +70,7 @@ func (r *run) one() *service { return r.services[r.rng.IntN(len(r.services))] }
 
 // condition is a fault that lasts: it begins, and ends.
 type condition struct {
+	kind  string
 	name  string
 	begin func() error
 	end   func() error
@@ -106,7 +108,7 @@ func (r *run) beside() *condition {
 func (r *run) lossy(most int) *condition {
 	percent := 1 + r.rng.IntN(most)
 	return &condition{
-		name: fmt.Sprintf("link loses %d %%", percent), parts: true, link: true,
+		kind: "link lossy", name: fmt.Sprintf("link loses %d %%", percent), parts: true, link: true,
 		begin: func() error { return r.lab.Network().Lose(percent) },
 		end:   func() error { return r.lab.Network().Lose(0) },
 	}
@@ -116,7 +118,7 @@ func (r *run) slow() *condition {
 	delay := r.between(2*time.Millisecond, 50*time.Millisecond).Round(time.Millisecond)
 	rate := int64(1+r.rng.IntN(20)) << 20
 	return &condition{
-		name: fmt.Sprintf("link with %v each way and %d MiB a second", delay, rate>>20), parts: true, link: true,
+		kind: "link slow", name: fmt.Sprintf("link with %v each way and %d MiB a second", delay, rate>>20), parts: true, link: true,
 		begin: func() error { return r.lab.Network().Slow(delay, rate) },
 		end:   func() error { return r.lab.Network().Slow(0, 0) },
 	}
@@ -132,7 +134,7 @@ func (r *run) diskSlow() *condition {
 	d, which := r.someDisk()
 	by := r.between(5*time.Millisecond, 150*time.Millisecond).Round(time.Millisecond)
 	return &condition{
-		name:  fmt.Sprintf("disk of %s %v slower", which, by),
+		kind: "disk slow", name: fmt.Sprintf("disk of %s %v slower", which, by),
 		begin: func() error { return d.Delay(by) },
 		end:   func() error { return d.Delay(0) },
 	}
@@ -140,7 +142,7 @@ func (r *run) diskSlow() *condition {
 
 func (r *run) diskStuck() *condition {
 	d, which := r.someDisk()
-	return &condition{name: "disk of " + which + " stuck", begin: d.Freeze, end: d.Thaw}
+	return &condition{kind: "disk stuck", name: "disk of " + which + " stuck", begin: d.Freeze, end: d.Thaw}
 }
 
 // squeezeDatabase takes memory from the database: its pages go and come back
@@ -150,7 +152,7 @@ func (r *run) squeezeDatabase() *condition {
 		return nil
 	}
 	const least = 24 << 20
-	c := &condition{name: "the database's memory", end: r.groups.release}
+	c := &condition{kind: "database squeezed", name: "the database's memory", end: r.groups.release}
 	c.begin = func() error {
 		used := r.groups.database.Usage()
 		to, err := squeeze(r.groups.database, max(least, used/2))
@@ -168,7 +170,7 @@ func (r *run) squeezeDaemon() *condition {
 	const more = 12 << 20
 	side := lab.Side(r.rng.IntN(2))
 	g := r.groups.node[side]
-	c := &condition{name: "a daemon's memory", end: r.groups.release}
+	c := &condition{kind: "daemon squeezed", name: "a daemon's memory", end: r.groups.release}
 	c.begin = func() error {
 		used := g.Usage()
 		to, err := squeeze(g, used+more)

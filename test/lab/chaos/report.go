@@ -29,7 +29,8 @@ type Report struct {
 	Skipped   []string       // kinds that cannot be done here, with the reason
 	Failovers int            // promotions of the other node, planned switches included
 	Refusals  map[string]int // by reason
-	// Pauses are the longest by kind of fault: of the blocks, of the database.
+	// Pauses are the longest by kind of fault: of the blocks, of the database. Those
+	// of a fault with something beside it stand under "KIND, with KIND".
 	Pauses map[string][2]time.Duration
 
 	Writes, Flushes, Unanswered int64 // to the blocks
@@ -65,11 +66,6 @@ func (r *Report) finish(took time.Duration, err error) {
 
 func (r *Report) refused(no *lab.Refusal) {
 	r.Refusals[fmt.Sprintf("%d %s", no.Code, no.Text)]++
-}
-
-func (r *Report) beside(c *condition) {
-	name := strings.FieldsFunc(c.name, func(x rune) bool { return x >= '0' && x <= '9' })[0]
-	r.Beside[strings.TrimSpace(name)]++
 }
 
 func (r *Report) pause(kind string, app int, d time.Duration) {
@@ -124,8 +120,10 @@ func (r *Report) Markdown(w io.Writer) {
 	p("- losses: %s\n", losses)
 	p("| fault | times | longest pause of the ledger | of the database |\n| --- | ---: | ---: | ---: |")
 	for _, k := range kinds {
-		if n := r.Faults[k.name]; n > 0 {
-			p("| %s | %d | %s | %s |", k.name, n, seconds(r.Pauses[k.name][0]), seconds(r.Pauses[k.name][1]))
+		for _, with := range slices.Sorted(maps.Keys(r.Faults)) {
+			if with == k.name || strings.HasPrefix(with, k.name+", with ") {
+				p("| %s | %d | %s | %s |", with, r.Faults[with], seconds(r.Pauses[with][0]), seconds(r.Pauses[with][1]))
+			}
 		}
 	}
 	list := func(title string, m map[string]int) {
@@ -136,7 +134,7 @@ func (r *Report) Markdown(w io.Writer) {
 			p("- %d: %s", m[k], k)
 		}
 	}
-	list("Beside another fault", r.Beside)
+	list("Those that lasted while another happened", r.Beside)
 	list("Refusals by reason", r.Refusals)
 	for _, t := range []struct {
 		title string
