@@ -132,7 +132,7 @@ func (r *run) say(format string, args ...any) {
 func (r *run) start(ctx context.Context) (err error) {
 	o := lab.Options{
 		Dir: r.o.Dir, Programs: r.o.Programs, Seed: r.o.Seed, Size: blocksSize, Device: databaseSize,
-		ExtentSize: "1MiB", LogLevel: "info",
+		DiskTimeout: hangTimeout, ExtentSize: "1MiB", LogLevel: "info",
 	}
 	if r.groups, err = newGroups(); err != nil {
 		r.rep.Skipped = append(r.rep.Skipped, "squeezed memory: "+err.Error())

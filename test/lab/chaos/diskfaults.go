@@ -10,9 +10,13 @@ import (
 	"hastd/test/lab/disk"
 )
 
-// noticeLimit is how long a disk may err before it is given up. One that cannot be
-// read is not, as long as it can be written: the peer's copy repairs it.
-const noticeLimit = 10 * time.Second
+const (
+	// noticeLimit is how long a disk may err before it is given up. One that cannot
+	// be read is not, as long as it can be written: the peer's copy repairs it.
+	noticeLimit = 10 * time.Second
+	// hangTimeout is the daemons' disk-timeout: a disk silent for so long has failed.
+	hangTimeout = 8 * time.Second
+)
 
 // diskFails: the service goes on from the peer's copy, is moved there if it was
 // not, and the disk comes back with what it held.
@@ -23,22 +27,41 @@ func (r *run) diskFails(ctx context.Context, op disk.Op) (string, error) {
 		s = r.services[0]
 		side = s.active
 	}
-	n := r.lab.Nodes[side]
-	rep := n.Replica(s.resource())
 	f := disk.Fault{Op: op, After: r.rng.IntN(20)}
 	detail := fmt.Sprintf("%s on %v (primary: %v), after %d", s.resource(), side, side == s.active, f.After)
-	if err := rep.Disk().Fail(f); err != nil {
+	d := r.lab.Nodes[side].Replica(s.resource()).Disk()
+	return r.diskGoes(ctx, s, side, detail, false, op == disk.OpWrite, func() error { return d.Fail(f) }, d.Heal)
+}
+
+// diskHangs: it answers nothing for longer than a disk may.
+func (r *run) diskHangs(ctx context.Context) (string, error) {
+	s, side := r.one(), lab.Side(r.rng.IntN(2))
+	detail := fmt.Sprintf("%s on %v (primary: %v)", s.resource(), side, side == s.active)
+	d := r.lab.Nodes[side].Replica(s.resource()).Disk()
+	return r.diskGoes(ctx, s, side, detail, true, true, d.Freeze, d.Thaw)
+}
+
+// diskGoes breaks a disk, waits until it is given up (which it must be, or may
+// be), moves the service and takes the disk in again.
+func (r *run) diskGoes(ctx context.Context, s *service, side lab.Side, detail string, hangs, must bool, breakIt, mendIt func() error) (string, error) {
+	n := r.lab.Nodes[side]
+	rep := n.Replica(s.resource())
+	if err := breakIt(); err != nil {
 		return detail, err
 	}
-	bad := func() bool {
-		st, err := rep.Status()
-		return err == nil && (st.Disk == "failed" || st.Disk == "diskless")
+	limit := noticeLimit
+	if hangs {
+		limit += hangTimeout
 	}
-	if err := await(ctx, noticeLimit, "the disk is told as failed", func() (bool, error) { return bad(), nil }); err != nil {
-		if op == disk.OpWrite {
-			return detail, err
-		}
-		return detail + ", not given up", rep.Disk().Heal()
+	err := await(ctx, limit, "the disk is told as failed", func() (bool, error) {
+		st, err := rep.Status()
+		return err == nil && (st.Disk == "failed" || st.Disk == "diskless"), err
+	})
+	switch {
+	case err != nil && must:
+		return detail, err
+	case err != nil:
+		return detail + ", not given up", mendIt()
 	}
 	if err := r.hold(ctx, 300*time.Millisecond, 2*time.Second); err != nil {
 		return detail, err
@@ -48,12 +71,14 @@ func (r *run) diskFails(ctx context.Context, op disk.Op) (string, error) {
 			return detail, err
 		}
 	}
-	return detail, r.without(ctx, n, s, rep.Disk().Heal)
+	return detail, r.without(ctx, n, s, hangs, mendIt)
 }
 
 // without does something to a component while no daemon has it open.
-func (r *run) without(ctx context.Context, n *lab.Node, s *service, do func() error) error {
-	if len(r.on(n)) == 0 && r.rng.IntN(2) == 0 {
+func (r *run) without(ctx context.Context, n *lab.Node, s *service, hangs bool, do func() error) error {
+	// A process with a request in a disk that hangs does not end, whatever it does:
+	// then only the role is given up.
+	if !hangs && len(r.on(n)) == 0 && r.rng.IntN(2) == 0 {
 		if err := n.Stop(); err != nil {
 			return err
 		}
@@ -83,7 +108,7 @@ func (r *run) diskReplaced(ctx context.Context) (string, error) {
 	s := r.one()
 	n := r.other(s)
 	rep := n.Replica(s.resource())
-	return fmt.Sprintf("%s on %v", s.resource(), n.Side), r.without(ctx, n, s, func() error {
+	return fmt.Sprintf("%s on %v", s.resource(), n.Side), r.without(ctx, n, s, false, func() error {
 		if err := rep.Disk().Restore(blank); err != nil {
 			return err
 		}

@@ -59,6 +59,7 @@ var kinds = []kind{
 	{name: "disk fails flushes", weight: 2, alone: true, do: func(r *run, ctx context.Context) (string, error) { return r.diskFails(ctx, disk.OpFlush) }},
 	{name: "disk slow", weight: 3, do: func(r *run, ctx context.Context) (string, error) { return r.during(ctx, r.diskSlow()) }},
 	{name: "disk stuck", weight: 3, do: func(r *run, ctx context.Context) (string, error) { return r.during(ctx, r.diskStuck()) }},
+	{name: "disk hangs, given up", weight: 2, alone: true, do: (*run).diskHangs},
 	{name: "disk replaced", weight: 2, alone: true, do: (*run).diskReplaced},
 	{name: "database squeezed", weight: 3, do: func(r *run, ctx context.Context) (string, error) { return r.during(ctx, r.squeezeDatabase()) }},
 	{name: "daemon squeezed", weight: 2, do: func(r *run, ctx context.Context) (string, error) { return r.during(ctx, r.squeezeDaemon()) }},
