@@ -207,7 +207,6 @@ func (w *World) oracleSent(s *session, n *node, m *replicate.Msg) {
 	case replicate.MsgFlow:
 		s.flow[n.id] = true
 		w.flowSent(n)
-		n.linked = true
 		s.term = n.judge.last
 	case replicate.MsgFacts:
 		n.oracleQuiet(m)

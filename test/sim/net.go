@@ -293,6 +293,9 @@ func (l *link) send(n *node, e *replicate.Effect) {
 	if e.Msg.Buf != 0 {
 		body = n.named(e.Msg.Buf, "EffSend")
 	}
+	if e.Msg.Kind == replicate.MsgFlow {
+		n.linked = true // although the message may be lost with its session
+	}
 	if s == nil || s.side[n.id].state != sideUp || s.side[n.id].life != n.life {
 		return
 	}

@@ -40,7 +40,7 @@ func (n *node) oracleAck(r *request) {
 		p.judge.alone = true
 	case !backed:
 		// Begun alone and ended while the peer is being filled: a dirty bit sees to it.
-		filling := x.apart && n.inFlow() && p.judge.sb.Marks.Has(metadata.Inconsistent)
+		filling := x.apart && (n.inFlow() || n.linked) && p.judge.sb.Marks.Has(metadata.Inconsistent)
 		if !j.sb.Marks.Has(metadata.Raised) && !filling {
 			w.violate("ack", "%s: write %d was acknowledged alone, but its superblock does not say raised", n.name, r.write)
 		}
