@@ -48,9 +48,14 @@ type database struct {
 // dbUser is the system's and the database's user.
 const dbUser = "postgres"
 
+// askEvery is how often a server that recovers is asked: each time is a process.
+const askEvery = 100 * time.Millisecond
+
 // maxRows is how large the clients' table may become before it is emptied.
 const maxRows = 20000
 
+// A server that was killed fsyncs each of its thousand files before it recovers:
+// one flush of the filesystem instead, or a link with delay makes it minutes.
 const dbConfig = `
 listen_addresses = ''
 unix_socket_permissions = 0777
@@ -67,6 +72,7 @@ max_wal_senders = 0
 wal_level = minimal
 huge_pages = off
 log_checkpoints = off
+recovery_init_sync_method = syncfs
 log_line_prefix = '%m [%p] '
 timezone = UTC
 `
@@ -262,6 +268,9 @@ func (d *database) serve(ctx context.Context) error {
 			return true, nil
 		}
 		_, err := d.clients.query(ctx, d.socket(s), "SELECT 1;\n")
+		if err != nil {
+			err = errors.Join(err, sleep(ctx, askEvery))
+		}
 		return err == nil, err
 	})
 	if err == nil && !d.alive() {

@@ -116,7 +116,7 @@ func (r *run) lossy(most int) *condition {
 }
 
 func (r *run) slow() *condition {
-	delay := r.between(2*time.Millisecond, 50*time.Millisecond).Round(time.Millisecond)
+	delay := r.between(2*time.Millisecond, 25*time.Millisecond).Round(time.Millisecond)
 	rate := int64(1+r.rng.IntN(20)) << 20
 	return &condition{
 		kind: "link slow", name: fmt.Sprintf("link with %v each way and %d MiB a second", delay, rate>>20), parts: true, link: true,

@@ -18,7 +18,7 @@ const (
 	syncLimit    = 3 * time.Minute  // for both replicas to be complete
 	moveLimit    = 60 * time.Second // for an application to get answers again
 	quietLimit   = 60 * time.Second // for what is under way to end
-	startLimit   = 60 * time.Second // for the database to recover
+	startLimit   = 2 * time.Minute  // for the database to recover, or a lost peer to be noticed
 	goneLimit    = 30 * time.Second // for killed processes to be gone
 	faultLimit   = 8 * time.Minute  // for a fault with everything about it
 	pollEvery    = 20 * time.Millisecond
