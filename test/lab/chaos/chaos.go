@@ -88,7 +88,7 @@ func Run(ctx context.Context, o Options) (rep *Report, err error) {
 			if r.rng.IntN(3) == 0 {
 				c = r.beside()
 			}
-			if c != nil && (k.alone && c.parts || k.link && c.link) {
+			if c != nil && (k.alone && c.parts || k.link && c.link || c.kind == k.name) {
 				c = nil
 			}
 		}

@@ -51,6 +51,9 @@ const dbUser = "postgres"
 // askEvery is how often a server that recovers is asked: each time is a process.
 const askEvery = 100 * time.Millisecond
 
+// umountLimit is how long a filesystem may be busy after its last user was killed.
+const umountLimit = 5 * time.Second
+
 // maxRows is how large the clients' table may become before it is emptied.
 const maxRows = 20000
 
@@ -364,11 +367,19 @@ func (d *database) leave(ctx context.Context) error {
 
 func (d *database) unmount(ctx context.Context, n *lab.Node, lazy bool) error {
 	dir := d.mountPoint(n.Side)
-	_, err := tool(ctx, "umount", dir)
-	if err == nil || !lazy {
+	if !lazy {
+		_, err := tool(ctx, "umount", dir)
 		return err
 	}
-	d.note("umount %s: %v; taken away lazily", dir, err)
+	// A killed process lets go of its files a moment after it is gone.
+	err := await(ctx, umountLimit, "umount "+dir, func() (bool, error) {
+		_, err := tool(ctx, "umount", dir)
+		return err == nil, err
+	})
+	if err == nil {
+		return nil
+	}
+	d.note("%v; taken away lazily", err)
 	_, err = tool(ctx, "umount", "-l", dir)
 	return err
 }
