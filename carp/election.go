@@ -33,7 +33,9 @@ func (s State) String() string { return [...]string{"INIT", "BACKUP", "MASTER"}[
 
 // Config is an election's. Which of the two halves counts, New decides.
 type Config struct {
-	Self netip.Addr // where own packets come from; decides between equals
+	// Self is where own packets come from. It decides between equals, in its own
+	// family only: who also advertises in the other has another order there.
+	Self netip.Addr
 
 	// CARP.
 	Advbase uint8 // seconds; at least 1
@@ -127,8 +129,9 @@ type rules interface {
 	every(m *Machine) Duration
 	// down is the silence after which a master counts as dead.
 	down(m *Machine) Duration
-	// better says whether a packet's sender ranks above this node.
-	better(m *Machine, a *Advert) bool
+	// rank is above 0 if a packet's sender ranks above this node, below 0 if it ranks
+	// below, and 0 if this packet does not tell.
+	rank(m *Machine, a *Advert) int
 	// advert is the packet to send.
 	advert(m *Machine, leaving bool) Advert
 	// left is how long a backup waits after a master's last packet.
@@ -281,9 +284,9 @@ func (m *Machine) onHeard(a *Advert, out []Effect) []Effect {
 	if m.state == Init {
 		return out
 	}
-	better := m.rules.better(m, a)
+	rank := m.rules.rank(m, a)
 	if m.state == Master {
-		if better && !a.Leaving {
+		if rank > 0 && !a.Leaving {
 			m.note(a)
 			return m.become(Backup, "a better master advertises: "+a.From.String(), out)
 		}
@@ -298,7 +301,7 @@ func (m *Machine) onHeard(a *Advert, out []Effect) []Effect {
 		m.wait(m.rules.left(m))
 		return out
 	}
-	if !better && m.cfg.Preempt && m.fit && !m.resigned && m.now >= m.preemptAt {
+	if rank < 0 && m.cfg.Preempt && m.fit && !m.resigned && m.now >= m.preemptAt {
 		if m.rules.atOnce() {
 			return m.become(Master, "preempting a slower master: "+a.From.String(), out)
 		}
@@ -307,6 +310,14 @@ func (m *Machine) onHeard(a *Advert, out []Effect) []Effect {
 	m.note(a)
 	m.wait(m.rules.down(m))
 	return out
+}
+
+// tie ranks an equal by its address.
+func (m *Machine) tie(a *Advert) int {
+	if m.cfg.Self.Is4() != a.From.Is4() {
+		return 0
+	}
+	return a.From.Compare(m.cfg.Self)
 }
 
 func (m *Machine) note(a *Advert) { m.heard, m.everHeard = *a, true }

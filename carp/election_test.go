@@ -207,3 +207,20 @@ func TestVRRPBackupTakesTheMastersPace(t *testing.T) {
 	x.do(7*Second-1, Event{Kind: EvTick}).is(Backup)
 	x.do(1, Event{Kind: EvTick}).is(Master)
 }
+
+// A group with addresses of both families advertises in both, and the order of two
+// nodes' addresses may differ between them. Equals go by the family of Self alone.
+func TestEqualsDecideInOneFamily(t *testing.T) {
+	for _, make := range []func(Config) *Machine{NewCARP, NewVRRP} {
+		equal := Advert{From: netip.MustParseAddr("fe80::9"), Every: Second, Priority: 100}
+		x := master(t, make(Config{Self: other, Advbase: 1, Priority: 100, Interval: Second, Preempt: true}))
+		x.do(Millisecond, Event{Kind: EvHeard, Advert: equal}).is(Master)
+		lower := equal
+		lower.From = self
+		x.do(Millisecond, Event{Kind: EvHeard, Advert: lower}).is(Master)
+		y := started(t, make(Config{Self: self, Advbase: 1, Priority: 100, Interval: Second, Preempt: true}))
+		for range 20 {
+			y.do(Second, Event{Kind: EvHeard, Advert: equal}).is(Backup)
+		}
+	}
+}

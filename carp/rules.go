@@ -1,5 +1,7 @@
 package carp
 
+import "cmp"
+
 // Both protocols: the master advertises, a backup that hears nothing for long
 // enough takes over, and of two masters the better stays. They differ in what makes
 // one better and in who sets the pace.
@@ -32,11 +34,8 @@ func (c carpRules) down(m *Machine) Duration {
 	return Duration(m.cfg.DeadRatio)*Duration(m.cfg.Advbase)*Second + Duration(c.skew(m))*Second/256
 }
 
-func (c carpRules) better(m *Machine, a *Advert) bool {
-	if mine := c.every(m); a.Every != mine {
-		return a.Every < mine
-	}
-	return m.cfg.Self.Less(a.From)
+func (c carpRules) rank(m *Machine, a *Advert) int {
+	return cmp.Or(cmp.Compare(c.every(m), a.Every), m.tie(a))
 }
 
 func (c carpRules) advert(m *Machine, leaving bool) Advert {
@@ -84,11 +83,8 @@ func (v vrrpRules) down(m *Machine) Duration {
 	return Duration(m.cfg.DeadRatio)*v.pace(m) + v.left(m)
 }
 
-func (v vrrpRules) better(m *Machine, a *Advert) bool {
-	if mine := v.priority(m); a.Priority != mine {
-		return a.Priority > mine
-	}
-	return m.cfg.Self.Less(a.From)
+func (v vrrpRules) rank(m *Machine, a *Advert) int {
+	return cmp.Or(cmp.Compare(a.Priority, v.priority(m)), m.tie(a))
 }
 
 func (v vrrpRules) advert(m *Machine, leaving bool) Advert {
