@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"replicate/runner": {"replicate", "metadata", "transport", "blockdev", "blockdev/fuse", "blockdev/nbd"},
 	"carp":             nil,
 	"carp/vip":         nil,
-	"carp/runner":      {"carp", "carp/vip"},
+	"carp/runner":      {"carp"},
 	"cluster":          nil,
 	"cluster/runner":   {"cluster"},
 }

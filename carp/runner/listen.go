@@ -1,14 +1,12 @@
 package runner
 
 import (
-	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"hastd/carp"
@@ -16,9 +14,11 @@ import (
 
 // listener is a socket with the goroutine that reads it.
 type listener struct {
-	s    *socket
-	stop int // written to end it
-	wg   sync.WaitGroup
+	s      *socket
+	stop   int // written to end it
+	key    *carp.CARPKey
+	wg     sync.WaitGroup
+	failed atomic.Bool // it reads no more
 }
 
 // listen reads packets until it is stopped. Bad ones end here.
@@ -27,53 +27,73 @@ func (r *Runner) listen(s *socket) (*listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &listener{s: s, stop: write}
+	l := &listener{s: s, stop: write, key: r.newKey()}
 	l.wg.Go(func() {
 		defer unix.Close(read)
+		defer l.failed.Store(true)
 		for {
 			more, err := s.wait(read)
-			if err != nil || !more {
+			if err == nil && more {
+				err = r.drain(l)
+			}
+			if err != nil {
+				r.o.Log.Warn("adverts cannot be received", "group", r.o.Group, "interface", s.name, "error", err)
 				return
 			}
-			for {
-				p, ok, err := s.receive()
-				if err != nil {
-					r.o.Log.Warn("adverts cannot be received", "group", r.o.Group, "interface", s.name, "error", err)
-					return
-				}
-				if !ok {
-					break
-				}
-				r.take(&p, s)
+			if !more {
+				return
 			}
 		}
 	})
 	return l, nil
 }
 
+// maxDrain is how many packets are read before it is looked whether to stop.
+const maxDrain = 256
+
+func (r *Runner) drain(l *listener) error {
+	for range maxDrain {
+		p, got, err := l.s.receive()
+		if err != nil || got == nothing {
+			return err
+		}
+		if got == aPacket {
+			r.take(&p, l)
+		}
+	}
+	return nil
+}
+
 // take hands a good packet to the owner. If the owner is behind, the packet is
 // lost, as it may be on any network.
-func (r *Runner) take(p *packet, s *socket) {
-	if p.from == s.self {
+func (r *Runner) take(p *packet, l *listener) {
+	if r.isSelf(p.from) {
 		return
 	}
-	a, counter, fault := r.parse(p)
+	a, counter, fault := r.parse(p, l.key)
 	if fault == carp.FaultNone && r.o.Protocol == CARP {
-		r.mu.Lock()
-		if !r.replay.Fresh(p.from, counter) {
+		switch r.sightings.see(p.from, counter, l.s.name) {
+		case seenElsewhere:
+			return
+		case seenBefore:
 			fault = carp.FaultReplay
 		}
-		r.mu.Unlock()
 	}
 	if fault != carp.FaultNone {
-		r.refuse(p, fault, s.name)
+		r.refuse(p, fault, l.s.name)
 		return
 	}
 	r.received.Add(1)
+	r.senders.note(p.from, l.s.index)
 	select {
 	case r.heard <- a:
 	default:
 	}
+}
+
+func (r *Runner) isSelf(a netip.Addr) bool {
+	own := r.selves.Load()
+	return own != nil && slices.Contains(*own, a)
 }
 
 func (l *listener) close() {
@@ -83,125 +103,97 @@ func (l *listener) close() {
 	l.s.close()
 }
 
-// linkState is what netlink says of an interface.
-type linkState struct {
-	name string
-	up   bool
-}
+// families are the indices of an interface's listeners.
+var families = [2]bool{false, true} // six
 
-// watchLinks follows the links of the interfaces.
-func (r *Runner) watchLinks(ctx context.Context, wg *sync.WaitGroup) error {
-	updates, done := make(chan netlink.LinkUpdate, 64), make(chan struct{})
-	err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{ListExisting: true})
-	if err != nil {
-		close(done)
-		return fmt.Errorf("follow the links of interfaces: %w", err)
-	}
-	wg.Go(func() {
-		defer close(done)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case u, ok := <-updates:
-				if !ok {
-					return
-				}
-				name := u.Attrs().Name
-				if !slices.Contains(r.o.Interfaces, name) {
-					continue
-				}
-				l := linkState{name: name, up: u.Header.Type != unix.RTM_DELLINK && linkUp(u.Attrs())}
-				select {
-				case r.links <- l:
-				case <-ctx.Done():
-					return
-				}
-			}
-		}
-	})
-	return nil
-}
-
-// linkUp: administratively up, and with a carrier as far as the driver knows.
-func linkUp(a *netlink.LinkAttrs) bool {
-	return a.Flags&net.FlagUp != 0 && (a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown && a.RawFlags&unix.IFF_LOWER_UP != 0)
-}
-
-func (r *Runner) onLink(l linkState) {
-	if r.up[l.name] == l.up {
-		return
-	}
-	r.up[l.name] = l.up
-	r.o.Log.Info("link", "group", r.o.Group, "interface", l.name, "up", l.up)
-	if !l.up {
-		r.closeListeners(l.name)
-	}
-	r.openMissing()
-}
-
-// openMissing opens the sockets that should be open and are not, and chooses the
-// interface that packets go out on.
-func (r *Runner) openMissing() {
-	active := ""
+// choose opens the sockets that should be open and are not, and takes the first
+// interface that has one for sending.
+func (r *Runner) choose() {
+	active, self := "", netip.Addr{}
+	var own []netip.Addr
 	for _, name := range r.o.Interfaces {
 		if !r.up[name] {
 			continue
 		}
-		if len(r.listens[name]) == 0 {
-			r.open(name)
-		}
-		if active == "" && len(r.listens[name]) > 0 {
-			active = name
+		r.open(name)
+		for _, l := range r.listens[name] {
+			if l == nil {
+				continue
+			}
+			own = append(own, l.s.self)
+			if active == "" {
+				active = name
+			}
+			if active == name && !self.IsValid() {
+				self = l.s.self
+			}
 		}
 	}
-	if active == r.active {
+	r.selves.Store(&own)
+	moved := active != r.active
+	if !moved && self == r.self {
 		return
 	}
-	r.active = active
-	if r.o.Active != nil {
+	r.active, r.self = active, self
+	if moved && r.o.Active != nil {
 		r.o.Active(active)
 	}
-	ev := carp.Event{Kind: carp.EvLink, Up: active != ""}
-	if active != "" {
-		ev.Self = r.listens[active][0].s.self
-	}
-	r.step(ev)
+	r.step(carp.Event{Kind: carp.EvLink, Up: active != "", Self: self})
 }
 
+// open opens an interface's sockets that are missing, that failed, or whose address
+// is no longer its own.
 func (r *Runner) open(name string) {
 	ifc, err := net.InterfaceByName(name)
 	if err != nil {
 		return // it is on its way out
 	}
-	for _, six := range []bool{false, true} {
-		if len(r.family(six)) == 0 && !slices.ContainsFunc(r.o.Peers, func(a netip.Addr) bool { return a.Is6() == six }) {
+	for i, six := range families {
+		if !r.wanted(six) {
 			continue
 		}
-		s, err := openSocket(ifc, six, len(r.o.Peers) == 0, r.o.Addresses)
+		was := r.listens[name][i]
+		if was != nil && !was.failed.Load() && was.s.index == ifc.Index && was.s.stands(ifc) {
+			continue
+		}
+		r.put(name, i, nil)
+		s, err := openSocket(ifc, six, &r.o)
 		if err != nil {
-			r.sayOnce(err)
+			r.complain("open", name, six, err)
 			continue
 		}
 		l, err := r.listen(s)
 		if err != nil {
 			s.close()
-			r.sayOnce(err)
+			r.complain("open", name, six, err)
 			continue
 		}
-		r.listens[name] = append(r.listens[name], l)
+		r.complain("open", name, six, nil)
+		r.put(name, i, l)
 	}
 }
 
-func (r *Runner) closeListeners(name string) {
-	for _, l := range r.listens[name] {
-		l.close()
+// put replaces a listener.
+func (r *Runner) put(name string, i int, l *listener) {
+	both := r.listens[name]
+	if both[i] != nil {
+		both[i].close()
 	}
-	delete(r.listens, name)
+	both[i] = l
+	r.listens[name] = both
+}
+
+// wanted says whether the group uses a family.
+func (r *Runner) wanted(six bool) bool { return len(r.family(six)) > 0 && len(r.targets(six)) > 0 }
+
+func (r *Runner) closeListeners(name string) {
+	for i := range families {
+		r.put(name, i, nil)
+	}
 }
 
 func (r *Runner) closeAll() {
-	for name := range r.listens {
+	for _, name := range r.o.Interfaces {
 		r.closeListeners(name)
 	}
 }

@@ -35,7 +35,10 @@ type Options struct {
 	// link, and are listened to on all.
 	Interfaces []string
 	// Peers are who packets are sent to and taken from; none: the multicast group.
-	Peers    []netip.Addr
+	Peers []netip.Addr
+	// Nodes are addresses of the cluster's other nodes on these networks, for Ours:
+	// those whose adverts were heard need not be named.
+	Nodes    []netip.Addr
 	Election carp.Config
 	Log      *slog.Logger
 
@@ -58,7 +61,6 @@ type Stats struct {
 type Runner struct {
 	o     Options
 	key   *carp.CARPKey
-	begin time.Time
 	calls chan carp.Event
 	heard chan carp.Advert
 	links chan linkState
@@ -66,13 +68,18 @@ type Runner struct {
 	// The owner's.
 	machine *carp.Machine
 	counter uint64
-	replay  carp.Replay
-	listens map[string][]*listener // by interface
+	listens map[string][2]*listener // by interface; IPv4 and IPv6
 	up      map[string]bool
 	active  string
-	sendErr string
+	self    netip.Addr
+	faults  map[string]string // what was said last of what cannot be done
+
+	sightings sightings
+	senders   senders
+	selves    atomic.Pointer[[]netip.Addr]
 
 	state    atomic.Uint32
+	until    atomic.Int64 // the boot time until which the state may be believed
 	sent     atomic.Uint64
 	received atomic.Uint64
 	refused  [carp.Faults]atomic.Uint64
@@ -95,25 +102,38 @@ const (
 // New makes a runner; it does nothing yet.
 func New(o Options) *Runner {
 	r := &Runner{
-		o: o, begin: time.Now(),
+		o:     o,
 		calls: make(chan carp.Event), heard: make(chan carp.Advert, maxHeard), links: make(chan linkState),
-		listens: map[string][]*listener{}, up: map[string]bool{},
+		listens: map[string][2]*listener{}, up: map[string]bool{}, faults: map[string]string{},
 	}
 	if o.Protocol == CARP {
-		r.key = carp.NewCARPKey(o.ID, o.Password, o.Addresses)
+		r.key = r.newKey()
 		r.machine = carp.NewCARP(o.Election)
 		// Numbers go forward over restarts as long as the clock does.
-		r.counter = uint64(r.begin.Unix()) << 32
+		r.counter = uint64(time.Now().Unix()) << 32
 	} else {
 		r.machine = carp.NewVRRP(o.Election)
 	}
 	return r
 }
 
-func (r *Runner) now() carp.Instant { return carp.Instant(time.Since(r.begin)) + 1 }
+// newKey makes a key for one goroutine.
+func (r *Runner) newKey() *carp.CARPKey {
+	if r.o.Protocol != CARP {
+		return nil
+	}
+	return carp.NewCARPKey(r.o.ID, r.o.Password, r.o.Addresses)
+}
 
-// State is what this node is.
+// State is what this node is, as far as its runner got to know.
 func (r *Runner) State() carp.State { return carp.State(r.state.Load()) }
+
+// Rightful says whether this node is master and its runner was on time: one that
+// stood still (a stopped process, a paused host) may have been replaced although
+// its state does not say so yet.
+func (r *Runner) Rightful() bool {
+	return r.State() == carp.Master && int64(boot()) < r.until.Load()
+}
 
 // Stats are the counts so far.
 func (r *Runner) Stats() Stats {
@@ -162,7 +182,8 @@ func (r *Runner) Run(ctx context.Context) error {
 		case l := <-r.links:
 			r.onLink(l)
 		case <-retry.C:
-			r.openMissing()
+			r.lookAtLinks()
+			r.choose()
 		case <-timer.C:
 			// What was heard before the time was over counts first.
 			for n := len(r.heard); n > 0; n-- {
@@ -182,7 +203,11 @@ func (r *Runner) arm(t *time.Timer) {
 }
 
 func (r *Runner) step(ev carp.Event) {
-	for _, e := range r.machine.Step(r.now(), ev, nil) {
+	effects := r.machine.Step(r.now(), ev, nil)
+	if at, ok := r.machine.Deadline(); ok {
+		r.until.Store(int64(at) + int64(r.machine.MasterDown()))
+	}
+	for _, e := range effects {
 		switch e.Kind {
 		case carp.EffSend:
 			r.send(&e.Advert)
@@ -197,9 +222,13 @@ func (r *Runner) step(ev carp.Event) {
 
 // send sends an advert from the active interface, in every family of the service.
 func (r *Runner) send(a *carp.Advert) {
-	for _, l := range r.listens[r.active] {
+	for i, l := range r.listens[r.active] {
+		if l == nil {
+			continue
+		}
 		s := l.s
-		for _, to := range r.targets(s.six) {
+		var failed error
+		for _, to := range r.targets(families[i]) {
 			var b []byte
 			if r.o.Protocol == CARP {
 				r.counter++
@@ -209,27 +238,34 @@ func (r *Runner) send(a *carp.Advert) {
 				p := carp.VRRPPacket(a, r.o.ID, r.family(s.six))
 				b = p.Append(nil, s.self, to)
 			}
-			err := s.send(b, to)
-			if err == nil {
-				r.sent.Add(1)
+			if err := s.send(b, to); err != nil {
+				failed = err
+				continue
 			}
-			r.sayOnce(err)
+			r.sent.Add(1)
 		}
+		r.complain("send", s.name, s.six, failed)
 	}
 }
 
-// sayOnce logs a change of whether packets can be sent.
-func (r *Runner) sayOnce(err error) {
-	text := ""
+// complain logs what cannot be done when it begins, changes and ends.
+func (r *Runner) complain(what, name string, six bool, err error) {
+	key, text := what+" "+name, ""
+	if six {
+		key += " 6"
+	}
 	if err != nil {
 		text = err.Error()
 	}
-	if text != r.sendErr {
-		r.sendErr = text
-		if text != "" {
-			r.o.Log.Warn("adverts cannot be sent", "group", r.o.Group, "error", text)
-		}
+	if text == r.faults[key] {
+		return
 	}
+	r.faults[key] = text
+	if text != "" {
+		r.o.Log.Warn("adverts cannot be sent or heard", "group", r.o.Group, "interface", name, "error", text)
+		return
+	}
+	r.o.Log.Info("adverts can be sent and heard again", "group", r.o.Group, "interface", name)
 }
 
 func (r *Runner) family(six bool) (list []netip.Addr) {
@@ -258,7 +294,7 @@ func (r *Runner) targets(six bool) []netip.Addr {
 }
 
 // parse believes a packet or says what is wrong with it.
-func (r *Runner) parse(p *packet) (carp.Advert, uint64, carp.Fault) {
+func (r *Runner) parse(p *packet, key *carp.CARPKey) (carp.Advert, uint64, carp.Fault) {
 	if p.ttl != carp.TTL {
 		return carp.Advert{}, 0, carp.FaultTTL
 	}
@@ -266,7 +302,7 @@ func (r *Runner) parse(p *packet) (carp.Advert, uint64, carp.Fault) {
 		return carp.Advert{}, 0, carp.FaultContent
 	}
 	if r.o.Protocol == CARP {
-		a, fault := carp.ParseCARP(p.payload, r.key)
+		a, fault := carp.ParseCARP(p.payload, key)
 		return a.Heard(p.from), a.Counter, fault
 	}
 	a, fault := carp.ParseVRRP(p.payload, r.o.ID, p.from, p.to)

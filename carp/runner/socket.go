@@ -36,12 +36,16 @@ type socket struct {
 // than that: what is longer is no packet of ours.
 const maxPacket = 8 << 10
 
-// openSocket opens one on an interface that has an address of the family. With
-// group, it listens to the protocol's multicast group.
-// Addresses in service are not its own.
-func openSocket(ifc *net.Interface, six, group bool, service []netip.Addr) (*socket, error) {
+// queue is how many bytes may wait in a socket: good packets among a flood of bad
+// ones are not lost before they are read.
+const queue = 1 << 20
+
+// openSocket opens one on an interface that has an address of the family. Without
+// peers it listens to the protocol's multicast group. Addresses of the service are
+// not its own.
+func openSocket(ifc *net.Interface, six bool, o *Options) (*socket, error) {
 	s := &socket{six: six, index: ifc.Index, name: ifc.Name, fd: -1, buf: make([]byte, maxPacket), oob: make([]byte, 256)}
-	if err := s.chooseAddress(ifc, service); err != nil {
+	if err := s.chooseAddress(ifc, o); err != nil {
 		return nil, err
 	}
 	family := unix.AF_INET
@@ -56,33 +60,53 @@ func openSocket(ifc *net.Interface, six, group bool, service []netip.Addr) (*soc
 		return nil, fmt.Errorf("raw socket for protocol %d: %w", carp.IPProtocol, err)
 	}
 	s.fd = fd
-	if err := errors.Join(unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, ifc.Name), s.options(group)); err != nil {
+	if err := errors.Join(unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, ifc.Name), s.options(len(o.Peers) == 0)); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("socket options on %s: %w", ifc.Name, err)
 	}
+	// Only a larger queue needs the right to have one.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, queue)
 	return s, nil
 }
 
-// chooseAddress finds where packets of this node come from: the first address of
-// the interface; with IPv6 the link-local one (RFC 9568, 5.1.2.1).
-func (s *socket) chooseAddress(ifc *net.Interface, service []netip.Addr) error {
+// addresses of an interface.
+func addresses(ifc *net.Interface) ([]netip.Addr, error) {
 	list, err := ifc.Addrs()
 	if err != nil {
-		return fmt.Errorf("addresses of %s: %w", ifc.Name, err)
+		return nil, fmt.Errorf("addresses of %s: %w", ifc.Name, err)
 	}
+	var out []netip.Addr
 	for _, a := range list {
-		p, err := netip.ParsePrefix(a.String())
-		if err != nil {
-			continue
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out = append(out, p.Addr().Unmap().WithZone(""))
 		}
-		x := p.Addr().Unmap().WithZone("")
-		if x.Is6() == s.six && (!s.six || x.IsLinkLocalUnicast()) && !slices.Contains(service, x) {
+	}
+	return out, nil
+}
+
+// stands says whether the interface still has the socket's address.
+func (s *socket) stands(ifc *net.Interface) bool {
+	list, err := addresses(ifc)
+	return err != nil || slices.Contains(list, s.self)
+}
+
+// chooseAddress finds where packets of this node come from: the first address of
+// the interface; with IPv6 the link-local one (RFC 9568, 5.1.2.1), unless the peers
+// are named by others.
+func (s *socket) chooseAddress(ifc *net.Interface, o *Options) error {
+	list, err := addresses(ifc)
+	if err != nil {
+		return err
+	}
+	local := s.six && !slices.ContainsFunc(o.Peers, func(a netip.Addr) bool { return a.Is6() && !a.IsLinkLocalUnicast() })
+	for _, x := range list {
+		if x.Is6() == s.six && (!s.six || x.IsLinkLocalUnicast() == local) && !slices.Contains(o.Addresses, x) {
 			s.self = x
 			return nil
 		}
 	}
 	if s.six {
-		return fmt.Errorf("interface %s has no link-local IPv6 address", ifc.Name)
+		return fmt.Errorf("interface %s has no IPv6 address of its own to send from: the election needs a link-local one (with peers named by others, one like theirs)", ifc.Name)
 	}
 	return fmt.Errorf("interface %s has no IPv4 address of its own: the election needs one besides the service address", ifc.Name)
 }
@@ -131,21 +155,37 @@ func (s *socket) wait(stop int) (bool, error) {
 	}
 }
 
-// receive takes the next packet; ok is false when there is none now.
-func (s *socket) receive() (p packet, ok bool, err error) {
+// got is what came of a receive.
+type got uint8
+
+const (
+	nothing got = iota // there is none now
+	rubbish
+	aPacket
+)
+
+// receive takes the next packet.
+func (s *socket) receive() (packet, got, error) {
 	n, oobn, _, from, err := unix.Recvmsg(s.fd, s.buf, s.oob, unix.MSG_DONTWAIT)
 	switch {
-	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
-		return packet{}, false, nil
+	case errors.Is(err, unix.EAGAIN):
+		return packet{}, nothing, nil
+	case errors.Is(err, unix.EINTR):
+		return packet{}, rubbish, nil
 	case err != nil:
-		return packet{}, false, os.NewSyscallError("recvmsg", err)
+		return packet{}, nothing, os.NewSyscallError("recvmsg", err)
 	}
+	var p packet
+	var good bool
 	if s.six {
-		p, good := s.packet6(s.buf[:n], s.oob[:oobn], from)
-		return p, good, nil
+		p, good = s.packet6(s.buf[:n], s.oob[:oobn], from)
+	} else {
+		p, good = packet4(s.buf[:n])
 	}
-	p, good := packet4(s.buf[:n])
-	return p, good, nil
+	if !good {
+		return packet{}, rubbish, nil
+	}
+	return p, aPacket, nil
 }
 
 // packet4 splits what a raw IPv4 socket gives: header and payload.
