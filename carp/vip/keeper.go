@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -26,6 +27,10 @@ type Options struct {
 	// Ours says whether a machine that has one of the addresses is a node of this
 	// cluster: then the address is announced over it, not left to it.
 	Ours func(net.HardwareAddr) bool
+	// Rightful says whether this node may have the addresses now, or nil. It is asked
+	// before each refresh: a process that stood still must not put back what the
+	// kernel has removed and another node has taken. It must not block.
+	Rightful func() bool
 	// Lost is told when an address vanished without being taken down. It must not
 	// block.
 	Lost func(netip.Prefix)
@@ -37,18 +42,22 @@ type Keeper struct {
 	o        Options
 	lifetime int // seconds
 
-	mu     sync.Mutex
-	on     string // interface; "": the addresses are down
+	mu     sync.Mutex // over the addresses: one change at a time
+	on     string     // interface; "": the addresses are down
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	again  chan struct{} // announce now
+
+	lapsed atomic.Bool // the addresses are not kept although they are not down
 }
 
 const (
 	// refreshes is how often an address is refreshed within its lifetime: two may
 	// fail.
 	refreshes = 3
-	// announceTimes are when the network is told after an address was added: a
+	// putBackGap bounds how often an address that is taken away is put back.
+	putBackGap = 100 * time.Millisecond
+	// announceSoon and those below are when the network is told after an address was added: a
 	// switch that was just plugged in forwards nothing at first.
 	announceSoon  = 100 * time.Millisecond
 	announceLater = time.Second
@@ -89,29 +98,61 @@ func (k *Keeper) Up(ctx context.Context, name string) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.on == name {
+	if k.on == name && !k.lapsed.Load() {
 		return nil
 	}
-	if len(ifc.HardwareAddr) == 6 {
-		c, err := probe(ctx, ifc, k.addrs())
-		switch {
-		case err != nil:
-			k.o.Log.Warn("cannot look for others with the address", "group", k.o.Group, "error", err)
-		case c == nil:
-		case k.o.Ours != nil && k.o.Ours(c.MAC):
-			k.o.Log.Warn("the other node still has the address: announcing over it", "group", k.o.Group, "address", c.Address.String(), "mac", c.MAC.String())
-		default:
-			return c
-		}
+	began := boot()
+	if err := k.ask(ctx, ifc); err != nil {
+		return err
 	}
 	k.stop()
-	if err := k.add(name); err != nil {
-		return errors.Join(err, k.remove())
+	// Meanwhile this process may have stood still, and another node taken over.
+	if !k.may(began) {
+		return fmt.Errorf("the addresses of %s were not added: this node stood still or is no longer rightful", k.o.Group)
+	}
+	if err := errors.Join(k.removeBut(name), k.add(name)); err != nil {
+		return errors.Join(err, k.removeBut(""))
 	}
 	k.on = name
+	k.lapsed.Store(false)
 	ctx, k.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	k.wg.Go(func() { k.keep(ctx, name) })
 	return nil
+}
+
+// ask looks for others with the addresses. Only a stranger is an error.
+func (k *Keeper) ask(ctx context.Context, ifc *net.Interface) error {
+	if len(ifc.HardwareAddr) != 6 {
+		return nil
+	}
+	c, err := probe(ctx, ifc, k.addrs())
+	switch {
+	case err != nil:
+		k.o.Log.Warn("cannot look for others with the address", "group", k.o.Group, "error", err)
+	case c == nil:
+	case k.o.Ours != nil && k.o.Ours(c.MAC):
+		k.o.Log.Warn("the other node still has the address: announcing over it", "group", k.o.Group, "address", c.Address.String(), "mac", c.MAC.String())
+	default:
+		return c
+	}
+	return nil
+}
+
+// may says whether addresses that were rightful at a boot time may stand now.
+func (k *Keeper) may(since time.Duration) bool {
+	if k.o.Rightful != nil {
+		return k.o.Rightful()
+	}
+	return boot()-since < k.Lifetime()
+}
+
+// boot is the time since this machine started, with that in which it was suspended.
+func boot() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic("clock_gettime: " + err.Error()) // the clock is part of every kernel
+	}
+	return time.Duration(ts.Nano())
 }
 
 // stop ends keeping; the addresses stay until removed or expired.
@@ -129,7 +170,7 @@ func (k *Keeper) Down() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.stop()
-	return k.remove()
+	return k.removeBut("")
 }
 
 // Abandon stops keeping the addresses without taking them off: the kernel will.
@@ -199,10 +240,14 @@ func (k *Keeper) Present() (map[netip.Prefix]string, error) {
 	return found, nil
 }
 
-// remove takes the addresses off, as often as they are there.
-func (k *Keeper) remove() error {
+// removeBut takes the addresses off all interfaces but one, as often as they are
+// there.
+func (k *Keeper) removeBut(but string) error {
 	var errs []error
 	for _, name := range k.o.Interfaces {
+		if name == but {
+			continue
+		}
 		link, err := netlink.LinkByName(name)
 		if err != nil {
 			continue // it took them with it
@@ -225,61 +270,4 @@ func (k *Keeper) remove() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// keep refreshes the lifetime, notices what is taken away, and announces.
-func (k *Keeper) keep(ctx context.Context, name string) {
-	refresh := time.NewTicker(k.Lifetime() / refreshes)
-	defer refresh.Stop()
-	plan := []time.Duration{0, announceSoon, announceLater, announceLast}
-	tell := time.NewTimer(0)
-	defer tell.Stop()
-	told := time.Now()
-	failing := ""
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-refresh.C:
-			k.notice()
-			text := ""
-			if err := k.add(name); err != nil {
-				text = err.Error()
-			}
-			if text != failing {
-				if failing = text; text != "" {
-					k.o.Log.Error("the service address cannot be kept", "group", k.o.Group, "error", text)
-				}
-			}
-		case <-k.again:
-			plan, told = []time.Duration{0, announceLater}, time.Now()
-			tell.Reset(0)
-		case <-tell.C:
-			if ifc, err := net.InterfaceByName(name); err == nil && len(ifc.HardwareAddr) == 6 {
-				if err := announce(ifc, k.addrs()); err != nil {
-					k.o.Log.Warn("cannot announce the service address", "group", k.o.Group, "error", err)
-				}
-			}
-			if plan = plan[1:]; len(plan) > 0 {
-				tell.Reset(max(0, plan[0]-time.Since(told)))
-			}
-		}
-	}
-}
-
-// notice tells of addresses that are not there although they were kept.
-func (k *Keeper) notice() {
-	found, err := k.Present()
-	if err != nil {
-		return
-	}
-	for _, p := range k.o.Addresses {
-		if _, ok := found[p]; !ok {
-			k.o.Log.Warn("the service address was taken away: putting it back", "group", k.o.Group, "address", p.String())
-			if k.o.Lost != nil {
-				k.o.Lost(p)
-			}
-			k.Announce()
-		}
-	}
 }

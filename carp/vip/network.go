@@ -1,15 +1,18 @@
 package vip
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/packet"
+	"golang.org/x/net/bpf"
 )
 
 // probeTime is how long somebody who has an address may take to say so.
@@ -65,19 +68,37 @@ func probe(ctx context.Context, ifc *net.Interface, addrs []netip.Addr) (*Confli
 	return first.c, first.err
 }
 
+// advertisements lets the kernel pass on neighbour advertisements alone: among the
+// other traffic of a busy interface an answer might be lost.
+var advertisements = func() []bpf.RawInstruction {
+	raw, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 14 + 6, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: nextICMP, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: 14 + ipv6Head, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpAdvertise, SkipTrue: 1},
+		bpf.RetConstant{Val: 1 << 16},
+		bpf.RetConstant{Val: 0},
+	})
+	if err != nil {
+		panic("vip: " + err.Error())
+	}
+	return raw
+}()
+
 func probeFamily(ctx context.Context, ifc *net.Interface, addrs []netip.Addr, six bool) (*Conflict, error) {
 	kind := etherARP
 	if six {
 		kind = etherIPv6
 	}
-	c, err := packet.Listen(ifc, packet.Raw, kind, nil)
+	var only *packet.Config
+	if six {
+		only = &packet.Config{Filter: advertisements}
+	}
+	c, err := packet.Listen(ifc, packet.Raw, kind, only)
 	if err != nil {
 		return nil, fmt.Errorf("look for others with the address on %s: %w", ifc.Name, err)
 	}
 	defer c.Close()
-	if six {
-		c.SetPromiscuous(false)
-	}
 	for _, a := range addrs {
 		frame, to := question(ifc.HardwareAddr, a), broadcast
 		if six {
@@ -116,7 +137,7 @@ func probeFamily(ctx context.Context, ifc *net.Interface, addrs []netip.Addr, si
 			}
 			ip, mac = a.senderIP, append(net.HardwareAddr(nil), a.sender...)
 		}
-		if mac.String() == ifc.HardwareAddr.String() {
+		if own(mac) {
 			continue
 		}
 		for _, a := range addrs {
@@ -125,6 +146,13 @@ func probeFamily(ctx context.Context, ifc *net.Interface, addrs []netip.Addr, si
 			}
 		}
 	}
+}
+
+// own says whether a MAC is of one of this machine's interfaces: with standby
+// interfaces on one network, the one that had the address answers.
+func own(mac net.HardwareAddr) bool {
+	list, err := net.Interfaces()
+	return err == nil && slices.ContainsFunc(list, func(i net.Interface) bool { return bytes.Equal(i.HardwareAddr, mac) })
 }
 
 // ethernet puts a payload into a frame.
