@@ -9,6 +9,7 @@ wanted=(
 	libnbd-bin nbdkit nbd-client
 	e2fsprogs xfsprogs fdisk                       # filesystems and partitions on devices
 	iproute2 nftables                              # the lab's networks
+	ucarp keepalived tshark                        # peers in elections, and a judge of packets
 	postgresql                                     # a database to lose nothing of
 	gcc libc6-dev                                  # the race detector
 	procps
@@ -24,6 +25,15 @@ done
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 	echo "deps: not installed here, some tests will be skipped: ${missing[*]}" >&2
 	exit 0
+fi
+
+# The packages above bring services that nobody here wants to run: what was not
+# started before is not started now.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod +x "$policy"
+	trap 'rm -f "$policy"' EXIT
 fi
 
 export DEBIAN_FRONTEND=noninteractive
