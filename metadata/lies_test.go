@@ -191,3 +191,46 @@ func TestStaleCopiesCostOneCommit(t *testing.T) {
 		t.Errorf("an old map page: %v, %+v", err, p)
 	}
 }
+
+// An opening that sees no copy of the log, or only the older one of the superblock,
+// must not write what a copy that it did not see outranks at the next one.
+func TestUnseenCopiesDoNotComeBack(t *testing.T) {
+	now, _ := liarImage(t)
+	m := newMedium(now.Layout)
+	m.write([]Write{{now.Layout.Super[0], now.Super[0]}, {now.Layout.Super[1], now.Super[1]},
+		{now.Layout.Log[0], now.Log[0]}, {now.Layout.Log[1], now.Log[1]}, {now.Layout.Map, now.Map}})
+	blind := m.image()
+	blind.Log[0], blind.Log[1] = nil, nil
+	s, p, err := Load(blind)
+	if err != nil || !p.LogLost {
+		t.Fatal(p, err)
+	}
+	commit := func() {
+		m.write(s.Prepare())
+		s.Committed()
+	}
+	commit() // everything is dirty in the map
+	s.Update(func(sb *Superblock) { sb.Localcnt = 200 })
+	commit()
+	for b := range Block(s.Dirty.Words() * 64) {
+		s.Dirty.Clear(b, 1)
+	}
+	s.ClearMap()
+	commit()
+	size := int64(s.Super().ExtentSize)
+	if _, ok := s.Acquire(9*size, BlockSize); !ok {
+		t.Fatal("no room in an empty log")
+	}
+	commit()
+	again, p, err := Load(m.image())
+	if err != nil || p.LogLost {
+		t.Fatal(p, err)
+	}
+	per := Block(size / BlockSize)
+	if !again.Dirty.Any(9*per, 1) {
+		t.Error("an extent that was in the log is forgotten: a copy that nobody saw counts")
+	}
+	if again.Super().Localcnt != 200 {
+		t.Errorf("localcnt is %d", again.Super().Localcnt)
+	}
+}

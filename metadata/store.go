@@ -16,6 +16,7 @@ type Store struct {
 
 	super     Superblock
 	changed   bool    // super differs from what was prepared last
+	skipped   bool    // a commit was prepared since the opening
 	stable    *Map    // what the map on the medium says, at least
 	queued    []bool  // by page: stands in queue
 	queue     []int32 // pages to write with the next commit
@@ -89,6 +90,24 @@ func Load(img *Image) (*Store, Problems, error) {
 		s.PersistAll()
 	}
 	return s, p, nil
+}
+
+// openGap is how many sequence numbers an opening leaves out, and logShift how many
+// numbers of the log there are to one of the superblock.
+const (
+	openGap  = 1 << 16
+	logShift = 24
+)
+
+// skip makes what is written from now on outrank every copy on the medium, those
+// too that this opening did not see: a copy that could not be read, or was read as
+// something else, may be there again at the next one. The superblock with the new
+// number is part of the first commit, which is durable before the log is used.
+func (s *Store) skip() {
+	s.skipped = true
+	s.super.Sequence += openGap
+	s.logSeq = max(s.logSeq, s.super.Sequence<<logShift)
+	s.changed = true
 }
 
 // limit keeps the maps to the size that was agreed: what lies beyond is nobody's.
@@ -254,6 +273,9 @@ func (s *Store) Prepare() []Write {
 		return nil
 	}
 	s.writes = s.writes[:0]
+	if !s.skipped {
+		s.skip()
+	}
 	if s.changed {
 		s.super.Sequence++
 		s.super.Encode(s.superBuf)
