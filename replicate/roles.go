@@ -453,7 +453,12 @@ func (m *Machine) steppedDown(then func()) {
 	}
 	m.suspended, m.failing, m.resumed = "", false, false
 	m.setRole(metadata.Secondary)
-	if m.wanted && m.phase != linked {
+	switch {
+	case m.disk == diskFailed:
+		// As a secondary whose disk fails: nothing can be agreed with it, and a
+		// primary holds everything for as long as it tries.
+		m.secondaryDiskFailed()
+	case m.wanted && m.phase != linked:
 		m.connectAnew()
 	}
 	then()
