@@ -272,10 +272,11 @@ func (w *World) flowBegins(x *session, s *node) {
 	p, term := w.peerOf(s), x.term
 	p.judge.primaryOnce, s.judge.primaryOnce = true, false
 	p.judge.forced, s.judge.forced = false, false
-	if s.consistent() && p.consistent() && x.side[p.id].state == sideUp && x.side[p.id].life == p.life {
+	if s.consistent() && p.consistent() && !s.toldFailed && !p.toldFailed && x.side[p.id].state == sideUp && x.side[p.id].life == p.life {
 		// (A word that was held up and comes after the primary gave up the connection
 		// says nothing of what that has acknowledged alone since.)
-		// Neither has anything to be copied that would make it inconsistent.
+		// Neither has anything to be copied that would make it inconsistent. (A disk that
+		// failed cannot say so.)
 		w.join(p, s)
 	}
 	if s.consistent() && term != 0 {

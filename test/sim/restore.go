@@ -9,7 +9,7 @@ import "hastd/metadata"
 //
 // From that moment on World.restored says that what people were promised may be
 // gone, and violate is deaf to the oracles that judge promises: durable, reads,
-// overwrite, split and false-split for the rest of the run; ack, dirty and equal
+// overwrite, split and false-split for the rest of the run; ack, dirty, equal and epoch
 // until the replica was created anew. All others go on: whatever a copy says, no daemon
 // may crash, leak, hang, break the metadata or take its peer for broken, and once
 // faults stop and the operator helps, the pair becomes complete.
@@ -67,7 +67,7 @@ func (w *World) deaf(oracle string) bool {
 	switch oracle {
 	case "durable", "reads", "overwrite", "split", "false-split":
 		return true
-	case "ack", "dirty", "equal":
+	case "ack", "dirty", "equal", "epoch":
 		return w.nodes[0].copied || w.nodes[1].copied
 	}
 	return false
