@@ -28,6 +28,7 @@ var short = []string{
 	"primary's daemon killed, failover",
 	"secondary's daemon stopped",
 	"primary loses power, failover",
+	"disk fails writes",
 	"disk replaced",
 	"both lose power",
 	"primary loses power during a sync",
@@ -70,8 +71,8 @@ func TestChaos(t *testing.T) {
 		t.Fatalf("%v\n%s", err, tails)
 	}
 	// A run in which nothing happened would lose nothing either.
-	if r.Total() != len(short) || r.Failovers < 2 {
-		t.Errorf("%d faults and %d failovers, want %d and at least 2", r.Total(), r.Failovers, len(short))
+	if r.Total() != len(short) || r.Failovers < 3 {
+		t.Errorf("%d faults and %d failovers, want %d and at least 3", r.Total(), r.Failovers, len(short))
 	}
 	if r.Writes == 0 || r.Committed == 0 || r.Checked == 0 || r.BenchRows == 0 || r.ComparedBytes == 0 || r.ChecksumRuns == 0 || r.AmChecks == 0 {
 		t.Errorf("something was not tried or not judged: %+v", r)
