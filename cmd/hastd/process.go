@@ -4,7 +4,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -12,30 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How the collector runs. Payload lives in memory of its own (mapped, of fixed
-// size), so the heap is small and mostly bookkeeping: collecting it rarely costs
-// little memory and fewer pauses.
-const (
-	gcPercent   = 400
-	memoryLimit = 1 << 30
-)
-
 // prepareProcess makes the daemon safe to serve block I/O: memory reclaim may wait
 // for it, so it must not wait for reclaim. What the system refuses is told once;
 // the daemon is then as safe as any user of a network filesystem.
-func prepareProcess(log *slog.Logger) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
+func prepareProcess(log *slog.Logger, resources int) {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		log.Warn("GOGC or GOMEMLIMIT is set: no heap is reserved, and under memory pressure I/O may stall")
+	} else if err := reserveHeap(resources); err != nil {
+		log.Warn("heap could not be reserved: under memory pressure I/O may stall", "reason", err)
 	}
 	if err := lockMemory(); err != nil {
 		log.Warn("memory is not locked: under memory pressure I/O may stall; give hastd CAP_IPC_LOCK or LimitMEMLOCK=infinity", "reason", err)
 	}
+	touchReserve(resources)
 	if err := becomeFlusher(); err != nil {
 		log.Warn("PR_SET_IO_FLUSHER was refused: under memory pressure I/O on this node may deadlock; give hastd CAP_SYS_RESOURCE, and a memory cgroup of its own", "reason", err)
 	}
+	startThreads(threadsBase + threadsEach*min(resources, reserveMax)) // flushers as this one
 }
 
 var errMemlock = errors.New("RLIMIT_MEMLOCK is not infinite and CAP_IPC_LOCK is missing")

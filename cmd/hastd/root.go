@@ -89,7 +89,7 @@ func serve(ctx context.Context, f flags, std stdio) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
-	prepareProcess(log)
+	prepareProcess(log, len(c.ResourceOn(node.Name)))
 	d, err := start(options{conf: c, node: node, flags: f, log: log})
 	if err != nil {
 		return err
