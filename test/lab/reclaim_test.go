@@ -1,8 +1,15 @@
 package lab
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -87,15 +94,12 @@ func TestReclaimOfAWriterAlone(t *testing.T) {
 // for it: the same memory for the primary and its user.
 //
 // With cgroups of version 1 reclaim waits for pages that are being written, unless
-// who allocates is an I/O flusher. Where that is refused too, the daemon's buffers
-// are safe and what the Go runtime maps for itself is not: it mostly goes well.
+// who allocates is an I/O flusher. Where that is refused, too, all depends on the
+// daemon allocating nothing: TestMemoryStaysMapped tests that by itself.
 func TestReclaimBesideThePrimary(t *testing.T) {
+	reservesMemory(t)
 	c := newCgroup(t, 0)
 	p, dir, unmount := newReclaimPair(t, Options{}, [2]*Cgroup{c, nil})
-	if !c.v2 && strings.Contains(p.a.Log(), "PR_SET_IO_FLUSHER was refused") && os.Getenv("LAB_RECLAIM") != "1" {
-		unmount()
-		t.Skip("needs CAP_SYS_RESOURCE for hastd, or cgroups of version 2; LAB_RECLAIM=1 runs it all the same")
-	}
 	w := startWriter(t, c, dir, reclaimBytes())
 	p.finish(w, unmount, c)
 }
@@ -132,17 +136,25 @@ func TestReclaimWhileThePeerIsLost(t *testing.T) {
 	p.finish(w, unmount, a)
 }
 
-// heapStep is by how much the runtime maps heap, all of it locked.
-const heapStep = 64 << 20
+// reservesMemory skips a test where daemons do not have all of their memory and
+// threads from the start.
+func reservesMemory(t *testing.T) {
+	t.Helper()
+	if os.Getenv("LAB_RACE") == "1" || os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		t.Skip("under the race detector, with GOGC or with GOMEMLIMIT hastd reserves no heap")
+	}
+}
 
 // TestMemoryDoesNotGrowWithLoad: what requests need is bounded, and there from the
 // start.
 func TestMemoryDoesNotGrowWithLoad(t *testing.T) {
+	reservesMemory(t)
 	seconds := 60
 	if testing.Short() {
 		seconds = 10
 	}
 	p := newPair(t, Options{Size: 128 << 20, Plain: true})
+	const inexact = 4 << 20 // the kernel counts in batches, each thread its own
 	p.together()
 	var before [2]int64
 	for _, n := range p.Nodes {
@@ -157,8 +169,129 @@ func TestMemoryDoesNotGrowWithLoad(t *testing.T) {
 	for _, n := range p.Nodes {
 		after := procBytes(t, n.PID(), "VmHWM")
 		t.Logf("%v: %d MiB before, %d MiB at most under %d MiB of writes", n.Side, before[n.Side]>>20, after>>20, written>>20)
-		if after > before[n.Side]+heapStep+heapStep/4 {
+		if after > before[n.Side]+inexact {
 			t.Errorf("%v: its memory grew from %d to %d MiB under load", n.Side, before[n.Side]>>20, after>>20)
 		}
 	}
+}
+
+// mapped is what of a process's address space its runtime maps and gives back, and
+// how many threads it has.
+type mapped struct {
+	Size, Resident int64
+	Threads        string
+	Maps           []string // with what of each is there
+}
+
+func mappedBy(t testing.TB, pid int) mapped {
+	t.Helper()
+	m := mapped{Size: procBytes(t, pid, "VmSize"), Threads: procStatus(pid, "Threads")}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	must(t, err)
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) >= 5 && strings.Contains(f[0], "-"):
+			m.Maps = append(m.Maps, strings.Join(append(f[:2:2], f[5:]...), " "))
+		case f[0] == "Rss:": // exact, which VmRSS is not
+			n, err := strconv.ParseInt(f[1], 10, 64)
+			must(t, err)
+			m.Resident += n << 10
+			m.Maps[len(m.Maps)-1] += " " + f[1] + " kB"
+		}
+	}
+	return m
+}
+
+// TestMemoryStaysMapped: from its first request on a daemon asks the kernel for
+// nothing that would have to be found, as finding it may take the daemon: no thread
+// is started, nothing is mapped or given back.
+func TestMemoryStaysMapped(t *testing.T) {
+	reservesMemory(t)
+	load := 20 * time.Second
+	if testing.Short() {
+		load = 6 * time.Second
+	}
+	p := newFUSEPair(t, Options{Size: 256 << 20, Plain: true})
+	p.ok(p.CreateAndStart("--assume-clean"))
+	p.ok(p.AwaitConnected(waitLimit))
+	p.promote(p.a)
+	_, err := p.a.Wait(waitLimit, "a complete pair", func(s Status) bool { return s.Status == "complete" })
+	p.ok(err)
+	var before [2]mapped
+	for _, n := range p.Nodes {
+		before[n.Side] = mappedBy(t, n.PID())
+	}
+	p.loadDirect(p.a, load)
+	for _, n := range p.Nodes {
+		b, a := before[n.Side], mappedBy(t, n.PID())
+		t.Logf("%v: %d MiB mapped, %d MiB resident, %s threads", n.Side, a.Size>>20, a.Resident>>20, a.Threads)
+		if b.Size != a.Size || b.Resident != a.Resident || b.Threads != a.Threads {
+			t.Errorf("%v: grew or shrank under load:\n%d kB mapped, %d kB resident, %s threads\n%d kB mapped, %d kB resident, %s threads", n.Side, b.Size>>10, b.Resident>>10, b.Threads, a.Size>>10, a.Resident>>10, a.Threads)
+			for _, m := range a.Maps {
+				if !slices.Contains(b.Maps, m) {
+					t.Logf("now %s", m)
+				}
+			}
+			for _, m := range b.Maps {
+				if !slices.Contains(a.Maps, m) {
+					t.Logf("before %s", m)
+				}
+			}
+		}
+	}
+}
+
+// loadDirect keeps a node's device busy past the page cache, with requests of every
+// size, and asks for the status meanwhile as a monitor does.
+func (p *pair) loadDirect(n *Node, during time.Duration) {
+	p.Helper()
+	const (
+		users   = 48
+		largest = 1 << 20
+		extent  = 64 << 20
+	)
+	end := time.Now().Add(during)
+	var wg sync.WaitGroup
+	var failed sync.Map
+	for u := range users {
+		wg.Go(func() {
+			f, err := os.OpenFile(filepath.Clean(n.device()), os.O_RDWR|syscall.O_DIRECT, 0)
+			if err != nil {
+				failed.Store(u, err)
+				return
+			}
+			defer f.Close()
+			buf, err := syscall.Mmap(-1, 0, largest, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+			if err != nil {
+				failed.Store(u, err)
+				return
+			}
+			defer syscall.Munmap(buf)
+			r := rand.New(rand.NewPCG(uint64(u), 1))
+			for i := 0; time.Now().Before(end); i++ {
+				size := BlockSize << r.IntN(9)
+				at := r.Int64N((extent-int64(size))/BlockSize) * BlockSize
+				switch {
+				case i%64 == 63:
+					err = f.Sync()
+				case i%4 == 3:
+					_, err = f.ReadAt(buf[:size], at)
+				default:
+					_, err = f.WriteAt(buf[:size], at)
+				}
+				if err != nil {
+					failed.Store(u, err)
+					return
+				}
+			}
+		})
+	}
+	for time.Now().Before(end) {
+		_, err := n.Status()
+		p.ok(err)
+		time.Sleep(time.Second / 4)
+	}
+	wg.Wait()
+	failed.Range(func(_, err any) bool { p.Error(err); return true })
 }
