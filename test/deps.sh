@@ -10,6 +10,7 @@ wanted=(
 	e2fsprogs xfsprogs fdisk                       # filesystems and partitions on devices
 	iproute2 nftables                              # the lab's networks
 	ucarp keepalived tshark                        # peers in elections, and a judge of packets
+	resource-agents shellcheck libxml2-utils       # judges of contrib's scripts
 	postgresql                                     # a database to lose nothing of
 	gcc libc6-dev                                  # the race detector
 	procps

@@ -66,7 +66,7 @@ type phase struct {
 
 var (
 	simulated = in("hastd/test/sim")
-	daemons   = in("hastd/test/lab", "hastd/cmd/hastd", "hastd/cmd/hastctl", "hastd/cmd/internal/demo")
+	daemons   = in("hastd/test/lab", "hastd/test/contrib", "hastd/cmd/hastd", "hastd/cmd/hastctl", "hastd/cmd/internal/demo")
 )
 
 // phases in their order: who broke a rule reads it within seconds.
