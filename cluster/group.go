@@ -25,6 +25,9 @@ type Group struct {
 	offline bool // by order: it takes no part
 	ending  bool // the daemon is to end
 
+	held      bool // found up, and nobody said yet who is master
+	heldUntil Instant
+
 	facts Event  // the last EvStanding
 	told  Effect // what the election was told last
 
@@ -58,6 +61,9 @@ const (
 	// its replica was refused, although the cause changed.
 	firstBackoff = Second
 	lastBackoff  = 60 * Second
+	// holdLimit is how long a group that was found up is kept as it is while the
+	// election has not said a word.
+	holdLimit = 10 * Second
 	// maxOrders bounds the orders that wait for their end.
 	maxOrders = 16
 )
@@ -81,6 +87,10 @@ func (g *Group) Fault() string { return g.fault }
 // Frozen and Disabled tell what an operator ordered.
 func (g *Group) Frozen() bool   { return g.frozen }
 func (g *Group) Disabled() bool { return g.offline }
+
+// Held says that the group was found up and is kept so until the election says who
+// is master: a controller that was started again harms nobody.
+func (g *Group) Held() bool { return g.held }
 
 // Probed says whether every part was looked at since the start.
 func (g *Group) Probed() bool {
@@ -116,6 +126,9 @@ func (g *Group) Deadline() (Instant, bool) {
 			soonest(g.retryAt)
 		}
 	}
+	if g.held {
+		soonest(g.heldUntil)
+	}
 	for i := range g.parts {
 		if p := &g.parts[i]; p.monitored() && g.watching() {
 			soonest(p.lookAt)
@@ -132,7 +145,7 @@ func (g *Group) Step(now Instant, ev Event, out []Effect) []Effect {
 	case EvProbed:
 		g.onProbed(&ev)
 	case EvElected:
-		g.master = ev.Master
+		g.master, g.held = ev.Master, false
 	case EvDone:
 		if ev.Op == g.op && g.op != 0 {
 			g.ended(ev.Err)
@@ -146,7 +159,10 @@ func (g *Group) Step(now Instant, ev Event, out []Effect) []Effect {
 	case EvOrder:
 		g.onOrder(&ev)
 	case EvStop:
-		g.ending = true
+		g.ending, g.held = true, false
+	}
+	if g.held && g.now >= g.heldUntil {
+		g.held = false
 	}
 	g.overdue()
 	g.forget()
@@ -170,11 +186,37 @@ func (g *Group) onProbed(ev *Event) {
 	case ev.Err != "":
 		p.reason = ev.Err // taken down before anything else
 	case ev.Up:
-		p.is, p.lookAt = up, g.now.add(p.Interval)
+		p.is, p.found, p.lookAt = up, true, g.now.add(p.Interval)
 	default:
 		p.is = down
 	}
+	if g.Probed() {
+		g.hold()
+	}
 }
+
+// hold decides whether what was found up is kept until the election has spoken:
+// only over replicas that are primary. With nobody to ask, a whole group stays.
+func (g *Group) hold() {
+	ups := 0
+	for i := range g.parts {
+		if g.parts[i].is == up {
+			ups++
+		} else if g.parts[i].Kind == Resource {
+			return
+		}
+	}
+	if g.cfg.External {
+		g.master = ups == len(g.parts)
+	} else if ups > 0 {
+		g.held, g.heldUntil = true, g.now.add(holdLimit)
+	}
+}
+
+// again says whether a part that was found up is to be put up once more. A mount
+// may be another's, an address must be kept alive; both take it well. A service is
+// believed.
+func (p *part) again() bool { return p.is == up && p.found && p.Kind != Service }
 
 // proceed begins the next action.
 func (g *Group) proceed() {
@@ -187,29 +229,33 @@ func (g *Group) proceed() {
 		}
 		return
 	}
-	if g.frozen {
+	if g.frozen || g.held {
 		return
 	}
 	if g.wanted() {
 		for i := range g.parts {
+			if g.parts[i].again() {
+				g.begin(i, true)
+				return
+			}
 			switch g.parts[i].is {
 			case up, failed:
 			case down:
 				g.begin(i, true)
 				return
-			case stuck:
-				if g.now >= g.retryAt {
-					g.begin(i, false)
-				}
-				return
-			default: // nobody knows how far an earlier attempt came
-				g.begin(i, false)
+			default: // stuck, or nobody knows how far an earlier attempt came
+				g.lower(i)
 				return
 			}
 		}
 		return
 	}
-	for i := len(g.parts) - 1; i >= 0; i-- {
+	g.lower(0)
+}
+
+// lower takes the topmost part down that is not, but none below least.
+func (g *Group) lower(least int) {
+	for i := len(g.parts) - 1; i >= least; i-- {
 		switch g.parts[i].is {
 		case down:
 			continue
@@ -226,7 +272,7 @@ func (g *Group) proceed() {
 func (g *Group) begin(i int, goUp bool) {
 	g.lastOp++
 	p := &g.parts[i]
-	p.look = 0 // what a monitor says now is of no use any more
+	p.look, p.found = 0, false // what a monitor says now is of no use any more
 	g.op, g.at, g.isUp, g.broken = g.lastOp, i, goUp, ""
 	if goUp {
 		p.is, p.reason = goingUp, ""
@@ -311,6 +357,9 @@ func (g *Group) lost(i int, why string) {
 		g.emit(Effect{Kind: EffReport, Part: i, Reason: why})
 	case g.wanted():
 		g.leave(i, why)
+		g.cause = "" // any standing that is told from now on will do
+	default:
+		g.held = false
 	}
 }
 

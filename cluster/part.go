@@ -51,6 +51,7 @@ type part struct {
 	Part
 	is     condition
 	reason string // of stuck and failed, for people
+	found  bool   // up when it was first looked at: nobody here put it up
 	lookAt Instant
 	look   Op // a monitor under way
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"hastd/carp"
@@ -40,6 +41,8 @@ type host struct {
 	timer int64
 	ops   map[Op]int
 	sent  int64 // when its last packet arrives
+	kept  bool  // the group was found up, and this node listens whether it may stay
+	heard bool  // another master
 }
 
 type entry struct {
@@ -103,8 +106,8 @@ func newHall(t *testing.T, seed uint64, optional bool) *hall {
 
 func (n *host) boot(optional bool) {
 	n.life++
-	n.alive, n.timer, n.ops = true, 0, map[Op]int{}
-	n.e = carp.NewCARP(carp.Config{Self: n.self, Advbase: 1, Advskew: uint8(100 * n.id), StartDelay: 2 * carp.Second})
+	n.alive, n.timer, n.ops, n.e = true, 0, map[Op]int{}, nil
+	n.kept, n.heard = false, false
 	p := []Part{
 		{Name: "g/resource/data", Kind: Resource, UpLimit: 10 * Second, DownLimit: 10 * Second},
 		{Name: "g/mount/srv", Kind: Mount, UpLimit: 10 * Second, DownLimit: 10 * Second},
@@ -115,9 +118,28 @@ func (n *host) boot(optional bool) {
 	for i := range p {
 		n.group(Event{Kind: EvProbed, Part: i, Up: n.parts[i]})
 	}
+	delay := 2 * carp.Second
+	if n.kept = n.g.Held(); n.kept {
+		delay = 0
+		n.inLife(1500*ms, n.keep)
+	}
+	n.e = carp.NewCARP(carp.Config{Self: n.self, Advbase: 1, Advskew: uint8(100 * n.id), StartDelay: delay})
 	n.group(Event{Kind: EvStanding, Fit: true, Reason: "uptodate"})
 	n.elect(carp.Event{Kind: carp.EvLink, Up: true})
 	n.elect(carp.Event{Kind: carp.EvStart})
+}
+
+// keep ends listening: without another master the group stays where it was found.
+func (n *host) keep() {
+	if !n.kept {
+		return
+	}
+	n.kept = false
+	if n.heard {
+		n.group(Event{Kind: EvElected})
+	} else {
+		n.elect(carp.Event{Kind: carp.EvTake})
+	}
 }
 
 // kill ends the controller: what it started stays, but the kernel takes the address.
@@ -133,13 +155,18 @@ func (n *host) kill() {
 }
 
 func (n *host) elect(ev carp.Event) {
-	if !n.alive {
+	if !n.alive || n.e == nil {
 		return
 	}
+	n.heard = n.heard || ev.Kind == carp.EvHeard
 	for _, x := range n.e.Step(carp.Instant(n.h.now), ev, nil) {
 		switch x.Kind {
 		case carp.EffState:
 			n.h.say(n, "%v -> %v (%s)", x.From, x.To, x.Reason)
+			if n.kept && x.To == carp.Backup {
+				continue
+			}
+			n.kept = false
 			n.group(Event{Kind: EvElected, Master: x.To == carp.Master, Reason: x.Reason})
 		case carp.EffSend:
 			o := n.h.nodes[1-n.id]
@@ -185,11 +212,13 @@ func (n *host) group(ev Event) {
 	n.arm()
 }
 
-func (n *host) later(d int64, ev Event) {
+func (n *host) later(d int64, ev Event) { n.inLife(d, func() { n.group(ev) }) }
+
+func (n *host) inLife(d int64, do func()) {
 	life := n.life
 	n.h.after(d, func() {
 		if n.life == life {
-			n.group(ev)
+			do()
 		}
 	})
 }
@@ -232,8 +261,10 @@ func (n *host) act(x Effect) {
 
 func (n *host) arm() {
 	at := int64(1 << 62)
-	if t, ok := n.e.Deadline(); ok {
-		at = min(at, int64(t))
+	if n.e != nil {
+		if t, ok := n.e.Deadline(); ok {
+			at = min(at, int64(t))
+		}
 	}
 	if t, ok := n.g.Deadline(); ok {
 		at = min(at, int64(t))
@@ -345,5 +376,50 @@ func TestGroupEndsOnOneNode(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// A controller that is started again soon finds its group, listens, and keeps it:
+// nothing of it goes down, on the other node nothing goes up.
+func TestGroupIsKeptOverARestart(t *testing.T) {
+	for seed := range uint64(50) {
+		h := newHall(t, seed, false)
+		h.run(10_000 * ms)
+		n := h.nodes[0]
+		if n.parts != [4]bool{true, true, true, true} {
+			h.fatal("seed %d: node 0 has %v", seed, n.parts)
+		}
+		n.kill()
+		h.run(300 * ms)
+		lines := len(h.log)
+		n.boot(false)
+		h.run(20_000 * ms)
+		for _, l := range h.log[lines:] {
+			if strings.Contains(l, "STOPPING") || strings.Contains(l, " 1 ") {
+				h.fatal("seed %d: %s", seed, l)
+			}
+		}
+		if n.parts != [4]bool{true, true, true, true} || h.nodes[1].parts != [4]bool{} {
+			h.fatal("seed %d: they have %v and %v", seed, n.parts, h.nodes[1].parts)
+		}
+	}
+}
+
+// Started again while another node is master, it takes everything down.
+func TestGroupIsGivenUpAfterARestartToAnother(t *testing.T) {
+	h := newHall(t, 1, false)
+	h.run(10_000 * ms)
+	n, o := h.nodes[0], h.nodes[1]
+	n.kill()
+	n.parts[0] = false // its storage died, too, and comes back as it was: nobody was asked
+	h.run(8_000 * ms)
+	if o.parts != [4]bool{true, true, true, true} {
+		h.fatal("node 1 has %v", o.parts)
+	}
+	n.parts[0] = true
+	n.boot(false)
+	h.run(10_000 * ms)
+	if n.parts != [4]bool{} || o.parts != [4]bool{true, true, true, true} {
+		h.fatal("they have %v and %v", n.parts, o.parts)
 	}
 }

@@ -107,7 +107,7 @@ func (g *Group) resign(why string) {
 	if !g.cfg.External {
 		g.emit(Effect{Kind: EffResign, Reason: why})
 	}
-	g.master = false
+	g.master, g.held = false, false
 }
 
 // endOrders answers the orders of a kind.
@@ -154,7 +154,7 @@ func (g *Group) tell() {
 		g.endOrders(OrderOffline, "")
 		g.endOrders(OrderSwitch, "")
 	}
-	if g.ending && g.op == 0 && (g.allDown() || g.anyStuck()) {
+	if g.ending && g.op == 0 && (g.frozen || g.allDown() || g.anyStuck()) {
 		g.emit(Effect{Kind: EffStopped})
 	}
 }
@@ -178,6 +178,8 @@ func (g *Group) overall() State {
 		return Offline
 	case ups == n:
 		return Online
+	case g.held:
+		return Partial
 	case downs == n && g.fault != "":
 		return Faulted
 	case downs == n && !g.wanted():
