@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"strconv"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"hastd/blockdev/fuse"
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/build"
+	"hastd/cmd/internal/daemon"
 	"hastd/cmd/internal/exit"
 	"hastd/cmd/internal/metrics"
 	"hastd/conf"
@@ -29,22 +29,22 @@ import (
 type options struct {
 	conf  *conf.Config
 	node  *conf.Node
-	flags flags // to read the configuration again
+	flags daemon.Flags // to read the configuration again
 	log   *slog.Logger
 }
 
-// daemon is everything that runs. It is the backend of the API and the source of
+// server is everything that runs. It is the backend of the API and the source of
 // the metrics.
-type daemon struct {
+type server struct {
 	node  *conf.Node
 	hastd conf.Hastd
-	flags flags
+	flags daemon.Flags
 	log   *slog.Logger
 	key   []byte // nil: insecure, as configured
 	hub   api.Hub
 
-	control *controlSocket
-	servers []*http.Server
+	control *daemon.Socket
+	servers daemon.Servers
 	ctx     context.Context // ends when the daemon stops
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
@@ -65,9 +65,9 @@ const (
 
 // start brings everything up. Only what makes the daemon useless is an error: no
 // control socket, no state directory, no key, a port that another program has.
-func start(o options) (*daemon, error) {
+func start(o options) (*server, error) {
 	hastd, _ := o.conf.Effective(o.node)
-	d := &daemon{node: o.node, hastd: hastd, flags: o.flags, log: o.log, conf: o.conf}
+	d := &server{node: o.node, hastd: hastd, flags: o.flags, log: o.log, conf: o.conf, servers: daemon.Servers{Log: o.log}}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	if err := d.prepare(); err != nil {
 		d.cancel()
@@ -78,10 +78,10 @@ func start(o options) (*daemon, error) {
 		d.units = append(d.units, maker.unit(r))
 	}
 	if err := d.listen(); err != nil {
-		return nil, errors.Join(err, d.stop())
+		return nil, errors.Join(err, d.Stop())
 	}
-	d.serveControl()
-	d.serveHTTP()
+	d.servers.Serve(d.ctx, d.control, api.NewHandler(d, d.log), 0)
+	d.servers.ServeWeb(d.ctx, d.hastd.HTTP, d.web())
 	for _, u := range d.units {
 		d.wg.Go(func() { u.startAs(d.ctx, d.log) })
 	}
@@ -90,7 +90,7 @@ func start(o options) (*daemon, error) {
 }
 
 // prepare takes the control socket first: it is what keeps two daemons apart.
-func (d *daemon) prepare() error {
+func (d *server) prepare() error {
 	for _, w := range d.conf.Warnings {
 		d.log.Warn(w)
 	}
@@ -98,7 +98,7 @@ func (d *daemon) prepare() error {
 	if d.key, err = loadKey(d.conf); err != nil {
 		return err
 	}
-	if d.control, err = listenControl(d.hastd.Control); err != nil {
+	if d.control, err = daemon.ListenControl(about.Name, d.hastd.Control); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(d.hastd.State, 0o700); err != nil {
@@ -121,18 +121,14 @@ func loadKey(c *conf.Config) ([]byte, error) {
 	}
 	key, err := conf.LoadKey(c.Cluster.KeyFile)
 	if err != nil {
-		var ke *conf.KeyError
-		if !errors.As(err, &ke) {
-			return nil, exit.New(exit.Config, "", "%w", err)
-		}
-		return nil, &exit.Error{Code: exit.Config, Text: fmt.Sprintf("key file %s: %s", ke.Path, ke.Problem), Hint: ke.Advice, Err: err}
+		return nil, daemon.SecretError("key file", err)
 	}
 	return key, nil
 }
 
 // listen accepts peers on every address of the node. A node whose addresses are
 // not there yet starts all the same and keeps trying.
-func (d *daemon) listen() error {
+func (d *server) listen() error {
 	l, err := d.tryListen()
 	switch {
 	case err == nil:
@@ -164,7 +160,7 @@ func (d *daemon) listen() error {
 	return nil
 }
 
-func (d *daemon) tryListen() (*transport.Listener, error) {
+func (d *server) tryListen() (*transport.Listener, error) {
 	var addresses []string
 	for _, a := range d.node.Addresses {
 		addresses = append(addresses, net.JoinHostPort(a.String(), strconv.Itoa(d.hastd.Port)))
@@ -175,7 +171,7 @@ func (d *daemon) tryListen() (*transport.Listener, error) {
 }
 
 // lookup finds the endpoint of a resource for a peer that connects.
-func (d *daemon) lookup(resource, peer string) (*transport.Endpoint, error) {
+func (d *server) lookup(resource, peer string) (*transport.Endpoint, error) {
 	u := d.unit(resource)
 	switch {
 	case u == nil:
@@ -191,7 +187,7 @@ func (d *daemon) lookup(resource, peer string) (*transport.Endpoint, error) {
 	return nil, fmt.Errorf("node %s has the lower id and connects itself: is the id of both nodes the same in both configurations?", d.node.Name)
 }
 
-func (d *daemon) unit(name string) *unit {
+func (d *server) unit(name string) *unit {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	for _, u := range d.units {
@@ -202,21 +198,21 @@ func (d *daemon) unit(name string) *unit {
 	return nil
 }
 
-func (d *daemon) all() []*unit {
+func (d *server) all() []*unit {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return append([]*unit(nil), d.units...)
 }
 
-// stop ends everything within stopTimeout: commands first, then all resources at
+// Stop ends everything within stopTimeout: commands first, then all resources at
 // once.
-func (d *daemon) stop() error {
+func (d *server) Stop() error {
 	d.log.Info("hastd stops")
 	d.cancel()
 	d.hub.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	d.stopServers(ctx)
+	d.servers.Stop(ctx)
 	d.wg.Wait()
 	d.mu.RLock()
 	listener := d.listener
@@ -246,11 +242,11 @@ func (d *daemon) stop() error {
 
 // The backend of the API.
 
-func (d *daemon) Node() string { return d.node.Name }
+func (d *server) Node() string { return d.node.Name }
 
 // Samples is the source of the metrics; resources are asked at once, so that one
 // that hangs costs the others nothing.
-func (d *daemon) Samples(ctx context.Context) []metrics.Sample {
+func (d *server) Samples(ctx context.Context) []metrics.Sample {
 	units := d.all()
 	samples := make([]metrics.Sample, len(units))
 	var wg sync.WaitGroup
@@ -264,7 +260,7 @@ func (d *daemon) Samples(ctx context.Context) []metrics.Sample {
 // statusTimeout bounds how long one resource may take to tell its status.
 const statusTimeout = 3 * time.Second
 
-func (d *daemon) Status(ctx context.Context) []api.Resource {
+func (d *server) Status(ctx context.Context) []api.Resource {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	resources := []api.Resource{}
@@ -274,7 +270,7 @@ func (d *daemon) Status(ctx context.Context) []api.Resource {
 	return resources
 }
 
-func (d *daemon) Resource(ctx context.Context, name string) (api.Resource, bool) {
+func (d *server) Resource(ctx context.Context, name string) (api.Resource, bool) {
 	u := d.unit(name)
 	if u == nil {
 		return api.Resource{}, false
@@ -284,7 +280,7 @@ func (d *daemon) Resource(ctx context.Context, name string) (api.Resource, bool)
 	return u.sample(ctx).Resource, true
 }
 
-func (d *daemon) Command(ctx context.Context, name string, c replicate.Command) error {
+func (d *server) Command(ctx context.Context, name string, c replicate.Command) error {
 	u := d.unit(name)
 	if u == nil {
 		return fs.ErrNotExist // the server asked for it before
@@ -292,10 +288,10 @@ func (d *daemon) Command(ctx context.Context, name string, c replicate.Command) 
 	return u.command(ctx, c)
 }
 
-func (d *daemon) Subscribe() (<-chan api.Event, func()) { return d.hub.Subscribe() }
+func (d *server) Subscribe() (<-chan api.Event, func()) { return d.hub.Subscribe() }
 
-// summary is one line for systemctl status.
-func (d *daemon) summary() string {
+// Summary is one line for systemctl status.
+func (d *server) Summary() string {
 	counts := map[string]int{}
 	n := 0
 	for _, r := range d.Status(context.Background()) {
@@ -305,8 +301,8 @@ func (d *daemon) summary() string {
 	return fmt.Sprintf("%d resources: %d primary, %d secondary, %d init", n, counts["primary"], counts["secondary"], counts["init"])
 }
 
-// alive says whether every resource that runs answers in time.
-func (d *daemon) alive(within time.Duration) bool {
+// Alive says whether every resource that runs answers in time.
+func (d *server) Alive(within time.Duration) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	for _, u := range d.all() {

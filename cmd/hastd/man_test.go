@@ -1,11 +1,11 @@
 package main
 
 import (
-	"context"
 	"flag"
 	"io"
 	"testing"
 
+	"hastd/cmd/internal/daemon"
 	"hastd/cmd/internal/manpage"
 )
 
@@ -14,7 +14,7 @@ var update = flag.Bool("update", false, "write the manual pages anew")
 const manDir = "../../docs/man"
 
 func TestManualPageIsFresh(t *testing.T) {
-	root := command(stdio{io.Discard, io.Discard}, func(context.Context, flags) error { return nil })
+	root := daemon.Command(about, daemon.Stdio{Out: io.Discard, Err: io.Discard}, nil)
 	pages, err := manpage.Generate(root)
 	if err != nil {
 		t.Fatal(err)

@@ -5,9 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"syscall"
-	"time"
 
-	sd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 )
 
@@ -62,45 +60,4 @@ func becomeFlusher() error {
 		return e
 	}
 	return nil
-}
-
-// tell sends a state to systemd, if it asked for that.
-func tell(log *slog.Logger, state string) {
-	if _, err := sd.SdNotify(false, state); err != nil {
-		log.Warn("systemd was not told of the daemon's state", "reason", err)
-	}
-}
-
-func ready(d *daemon) string {
-	return sd.SdNotifyReady + "\nSTATUS=" + d.summary()
-}
-
-func stopping() string { return sd.SdNotifyStopping }
-
-func reloading() string { return sd.SdNotifyReloading + "\n" + sd.SdNotifyMonotonicUsec() }
-
-// watchdog tells systemd at its pace that the resources still answer; the
-// returned function ends that. A hung daemon is killed and started again.
-func watchdog(d *daemon, log *slog.Logger) (stop func()) {
-	interval, err := sd.SdWatchdogEnabled(false)
-	if err != nil || interval <= 0 {
-		return func() {}
-	}
-	end, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		t := time.NewTicker(interval / 3)
-		defer t.Stop()
-		for {
-			select {
-			case <-end:
-				return
-			case <-t.C:
-				if d.alive(interval / 3) {
-					tell(log, sd.SdNotifyWatchdog)
-				}
-			}
-		}
-	}()
-	return func() { close(end); <-ended }
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"hastd/cmd/internal/api"
+	"hastd/cmd/internal/daemon"
 	"hastd/cmd/internal/exit"
 	"hastd/conf"
 	"hastd/metadata"
@@ -38,17 +39,17 @@ var settings = []setting{
 
 // Reload reads the configuration again and applies what can change live. A
 // mistake in it changes nothing.
-func (d *daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
+func (d *server) Reload(ctx context.Context) (api.ReloadResult, error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	var res api.ReloadResult
-	c, err := conf.Load(d.flags.file)
+	c, err := conf.Load(d.flags.File)
 	if err != nil {
-		return res, configError(d.flags.file, err)
+		return res, daemon.ConfigError(d.flags.File, err)
 	}
 	node, err := c.Node(d.node.Name)
 	if err != nil {
-		return res, exit.New(exit.Config, "name the node as before, or restart hastd with --node", "node %s, which this hastd is, is gone from %s", d.node.Name, d.flags.file)
+		return res, exit.New(exit.Config, "name the node as before, or restart hastd with --node", "node %s, which this hastd is, is gone from %s", d.node.Name, d.flags.File)
 	}
 	d.mu.RLock()
 	old := d.conf
@@ -64,8 +65,8 @@ func (d *daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 	return res, nil
 }
 
-// reloadOnSignal has only the log to tell.
-func (d *daemon) reloadOnSignal(ctx context.Context) {
+// ReloadOnSignal has only the log to tell.
+func (d *server) ReloadOnSignal(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, api.DefaultTimeout)
 	defer cancel()
 	if _, err := d.Reload(ctx); err != nil {
@@ -74,7 +75,7 @@ func (d *daemon) reloadOnSignal(ctx context.Context) {
 }
 
 // processChanges are changes of what belongs to the process.
-func (d *daemon) processChanges(old, now *conf.Config, node *conf.Node) []string {
+func (d *server) processChanges(old, now *conf.Config, node *conf.Node) []string {
 	var changes []string
 	add := func(key string, from, to any) {
 		if from != to {
@@ -104,7 +105,7 @@ func (d *daemon) processChanges(old, now *conf.Config, node *conf.Node) []string
 
 // reloadUnits applies the resources of a new configuration: live settings to those
 // that run, new ones are started, broken ones are tried again.
-func (d *daemon) reloadUnits(ctx context.Context, c *conf.Config, res *api.ReloadResult) error {
+func (d *server) reloadUnits(ctx context.Context, c *conf.Config, res *api.ReloadResult) error {
 	var units []*unit
 	var fresh []*unit
 	var failed error
@@ -148,7 +149,7 @@ func (d *daemon) reloadUnits(ctx context.Context, c *conf.Config, res *api.Reloa
 
 // retire closes a resource that is gone from the configuration, unless it is in
 // use.
-func (d *daemon) retire(ctx context.Context, u *unit, res *api.ReloadResult) bool {
+func (d *server) retire(ctx context.Context, u *unit, res *api.ReloadResult) bool {
 	name := "resource." + u.name
 	if u.run == nil {
 		res.Changed = append(res.Changed, name+" removed")

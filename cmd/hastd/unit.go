@@ -45,7 +45,7 @@ type unitMaker struct {
 	log   *slog.Logger
 }
 
-func (d *daemon) maker() *unitMaker {
+func (d *server) maker() *unitMaker {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return &unitMaker{conf: d.conf, node: d.node, hastd: d.hastd, key: d.key, hub: &d.hub, log: d.log}
@@ -291,4 +291,4 @@ func (u *unit) startAs(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-func (d *daemon) runDir() string { return filepath.Dir(d.hastd.Control) }
+func (d *server) runDir() string { return filepath.Dir(d.hastd.Control) }

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"fmt"
@@ -15,11 +15,12 @@ const (
 	logGrace = 2 * time.Second
 )
 
-// asideLog writes the log on a goroutine of its own. Where the log goes may hang:
+// AsideLog writes the log on a goroutine of its own. Where the log goes may hang:
 // a full pipe, a filesystem that looks for memory, which may have to wait for
 // dirty pages of our own device. I/O must not wait for it then; lines that find no
 // place are counted and lost.
-type asideLog struct {
+type AsideLog struct {
+	name  string // of the program
 	to    io.Writer
 	lines chan []byte
 	lost  atomic.Int64
@@ -28,15 +29,16 @@ type asideLog struct {
 	ended chan struct{}
 }
 
-func newAsideLog(to io.Writer) *asideLog {
-	l := &asideLog{to: to, lines: make(chan []byte, logLines), quit: make(chan struct{}), ended: make(chan struct{})}
+// NewAsideLog makes a log of the named program. Close it.
+func NewAsideLog(name string, to io.Writer) *AsideLog {
+	l := &AsideLog{name: name, to: to, lines: make(chan []byte, logLines), quit: make(chan struct{}), ended: make(chan struct{})}
 	go l.run()
 	return l
 }
 
 // Write takes one line of the log. It never waits and never fails; after Close
 // nobody may read it any more.
-func (l *asideLog) Write(line []byte) (int, error) {
+func (l *AsideLog) Write(line []byte) (int, error) {
 	select {
 	case l.lines <- append([]byte(nil), line...):
 	default:
@@ -45,7 +47,7 @@ func (l *asideLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-func (l *asideLog) run() {
+func (l *AsideLog) run() {
 	defer close(l.ended)
 	for {
 		select {
@@ -66,15 +68,15 @@ func (l *asideLog) run() {
 	}
 }
 
-func (l *asideLog) put(line []byte) {
+func (l *AsideLog) put(line []byte) {
 	if n := l.lost.Swap(0); n > 0 {
-		fmt.Fprintf(l.to, "hastd: %d lines of the log were lost before this one: the log was not written fast enough\n", n)
+		fmt.Fprintf(l.to, "%s: %d lines of the log were lost before this one: the log was not written fast enough\n", l.name, n)
 	}
 	_, _ = l.to.Write(line) // there is nowhere to tell of an error
 }
 
 // Close waits for the lines that are left, as long as logGrace.
-func (l *asideLog) Close() {
+func (l *AsideLog) Close() {
 	l.once.Do(func() { close(l.quit) })
 	select {
 	case <-l.ended:

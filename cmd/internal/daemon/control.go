@@ -1,17 +1,14 @@
-package main
+package daemon
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
@@ -23,35 +20,35 @@ import (
 // controlGroup may use the control socket.
 const controlGroup = "hast"
 
-// controlSocket is a Unix socket that this process alone serves.
-type controlSocket struct {
+// Socket is a Unix socket that this process alone serves.
+type Socket struct {
 	net.Listener
 	path string
 	lock *os.File
 }
 
-// listenControl opens the control socket. A living daemon on it is an error, a
+// ListenControl opens the control socket of the named program. A living daemon on it is an error, a
 // socket that a killed one left is replaced.
-func listenControl(path string) (*controlSocket, error) {
+func ListenControl(program, path string) (*Socket, error) {
 	if max := len(syscall.RawSockaddrUnix{}.Path) - 1 - len(newSuffix); len(path) > max {
 		return nil, exit.New(exit.Config, fmt.Sprintf("choose a path of at most %d bytes for control", max), "control socket %s: the path is too long for a socket", path)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, controlError(path, err)
+		return nil, controlError(program, path, err)
 	}
 	// The lock goes with the process however it ends, so it tells a dead daemon
 	// from a frozen one.
 	lock, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, controlError(path, err)
+		return nil, controlError(program, path, err)
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, exit.New(exit.Again, "hastctl status asks it; stop it first, or give this one another control socket",
-				"another hastd is running: it holds the control socket %s", path)
+			return nil, exit.New(exit.Again, "hastctl version asks it; stop it first, or give this one another control socket",
+				"another %s is running: it holds the control socket %s", program, path)
 		}
-		return nil, controlError(path, err)
+		return nil, controlError(program, path, err)
 	}
 	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		c.Close()
@@ -61,9 +58,9 @@ func listenControl(path string) (*controlSocket, error) {
 	l, err := bindControl(path)
 	if err != nil {
 		lock.Close()
-		return nil, controlError(path, err)
+		return nil, controlError(program, path, err)
 	}
-	return &controlSocket{l, path, lock}, nil
+	return &Socket{l, path, lock}, nil
 }
 
 const newSuffix = ".new"
@@ -112,77 +109,15 @@ func openToGroup(path string) error {
 	return os.Chmod(path, 0o660)
 }
 
-func controlError(path string, err error) error {
-	return &exit.Error{Code: exit.CantCreate, Text: fmt.Sprintf("control socket %s: %v", path, err), Hint: "run hastd as root, or choose another path for control", Err: err}
+func controlError(program, path string, err error) error {
+	return &exit.Error{Code: exit.CantCreate, Text: fmt.Sprintf("control socket %s: %v", path, err), Hint: "run " + program + " as root, or choose another path for control", Err: err}
 }
 
 // Close stops listening and removes the socket. The lock file stays: removing it
 // would let two daemons hold locks on two files of the same name.
-func (c *controlSocket) Close() error {
+func (c *Socket) Close() error {
 	err := c.Listener.Close()
 	os.Remove(c.path)
 	c.lock.Close()
 	return err
-}
-
-// Limits of both HTTP servers. A stranger may hold connections, not memory.
-const (
-	maxConnections    = 128
-	headerTimeout     = 5 * time.Second
-	bodyTimeout       = 10 * time.Second
-	idleTimeout       = time.Minute
-	maxHeader         = 16 << 10
-	serverStopTimeout = 2 * time.Second
-)
-
-func newServer(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       bodyTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-}
-
-// limited holds back connections beyond a number: they wait in the kernel's queue.
-type limited struct {
-	net.Listener
-	slots chan struct{}
-	end   chan struct{}
-	once  sync.Once
-}
-
-func limit(l net.Listener, n int) *limited {
-	return &limited{Listener: l, slots: make(chan struct{}, n), end: make(chan struct{})}
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.end:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &limitedConn{Conn: c, release: sync.OnceFunc(func() { <-l.slots })}, nil
-}
-
-func (l *limited) Close() error {
-	l.once.Do(func() { close(l.end) })
-	return l.Listener.Close()
-}
-
-type limitedConn struct {
-	net.Conn
-	release func()
-}
-
-func (c *limitedConn) Close() error {
-	defer c.release()
-	return c.Conn.Close()
 }

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 
 func TestLogKeepsOrderAndEndsComplete(t *testing.T) {
 	var b bytes.Buffer
-	l := newAsideLog(&b)
+	l := NewAsideLog("hastd", &b)
 	var want strings.Builder
 	for i := range logLines {
 		fmt.Fprintln(l, "line", i)
@@ -25,7 +25,7 @@ func TestLogKeepsOrderAndEndsComplete(t *testing.T) {
 // TestLogThatHangsStopsNobody: whoever reads the log may have stopped doing so.
 func TestLogThatHangsStopsNobody(t *testing.T) {
 	r, w := io.Pipe()
-	l := newAsideLog(w)
+	l := NewAsideLog("hastd", w)
 	const more = 100
 	for i := range logLines + 1 + more { // the one is in the writer's hands
 		if i == 1 {
