@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -100,7 +101,7 @@ func (d *Mount) Up(ctx context.Context) error {
 }
 
 func deviceOf(st os.FileInfo) uint64 {
-	if s, ok := st.Sys().(*unixStat); ok {
+	if s, ok := st.Sys().(*syscall.Stat_t); ok {
 		return s.Rdev
 	}
 	return 0

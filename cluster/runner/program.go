@@ -5,48 +5,90 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
-
-	"hastd/cluster"
 )
 
-type unixStat = syscall.Stat_t
-
-// maxOutput bounds what is kept of a program's words.
-const maxOutput = 4 << 10
-
-// killWait is how long the output of a program that was killed is waited for:
-// something it started may hold it open.
-const killWait = time.Second
+const (
+	// maxOutput bounds what is kept of a program's words.
+	maxOutput = 4 << 10
+	// killWait is how long a program that was killed may take to be gone. One that
+	// hangs in the kernel is left behind then.
+	killWait = time.Second
+	// lastWords is how long the last words of a program that ended may be on their
+	// way.
+	lastWords = 50 * time.Millisecond
+)
 
 // run runs a program in a process group of its own, and kills the whole group when
 // ctx ends. The error has the last of what it said.
 func run(ctx context.Context, argv, env []string) (status int, err error) {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	name := strings.Join(argv, " ")
+	if ctx.Err() != nil {
+		return -1, fmt.Errorf("%s: not run: %w", name, ctx.Err())
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return -1, err
+	}
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = killWait
-	out := &tail{}
-	cmd.Stdout, cmd.Stderr = out, out
-	err = cmd.Run()
+	cmd.Stdout, cmd.Stderr = w, w
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		r.Close()
+		return -1, fmt.Errorf("%s: %w", name, err)
+	}
+	// What a program leaves running may keep its output, and must not meet a broken
+	// pipe: it is read for as long as it is open.
+	out, silent := &tail{}, make(chan struct{})
+	go func() {
+		io.Copy(out, r)
+		r.Close()
+		close(silent)
+	}()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		select {
+		case <-ended:
+			return -1, fmt.Errorf("%s: killed with all it started%s", name, out.said())
+		case <-time.After(killWait):
+			return -1, fmt.Errorf("%s: killed, but process %d hangs in the kernel%s", name, cmd.Process.Pid, out.said())
+		}
+	}
+	select {
+	case <-silent:
+	case <-time.After(lastWords):
+	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
-		return exit.ExitCode(), fmt.Errorf("%s: exit status %d%s", strings.Join(argv, " "), exit.ExitCode(), out.said())
+		return exit.ExitCode(), fmt.Errorf("%s: exit status %d%s", name, exit.ExitCode(), out.said())
 	}
 	if err != nil {
-		return -1, fmt.Errorf("%s: %w%s", strings.Join(argv, " "), err, out.said())
+		return -1, fmt.Errorf("%s: %w%s", name, err, out.said())
 	}
 	return 0, nil
 }
 
 // tail keeps the end of what is written to it.
-type tail struct{ b []byte }
+type tail struct {
+	mu sync.Mutex
+	b  []byte
+}
 
 func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.b = append(t.b, p...)
 	if over := len(t.b) - maxOutput; over > 0 {
 		t.b = append(t.b[:0], t.b[over:]...)
@@ -54,7 +96,10 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// said is the last line, after a colon.
 func (t *tail) said() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	line := bytes.TrimSpace(t.b)
 	if i := bytes.LastIndexByte(line, '\n'); i >= 0 {
 		line = line[i+1:]
@@ -63,84 +108,4 @@ func (t *tail) said() string {
 		return ""
 	}
 	return ": " + string(line)
-}
-
-// Service is a program of a group.
-type Service struct {
-	Name                 string
-	StartArgs            []string
-	StopArgs             []string
-	MonitorArgs          []string
-	StartLimit, StopWait time.Duration
-}
-
-// Exit statuses of a monitor.
-const (
-	monitorOnline  = 110
-	monitorOffline = 100
-)
-
-// Probe runs the monitor. Without one nobody knows: it is stopped first.
-func (d *Service) Probe(ctx context.Context) (bool, error) {
-	if len(d.MonitorArgs) == 0 {
-		return false, errors.New("it has no monitor, so it is stopped before it is started")
-	}
-	look, err := d.Look(ctx)
-	if look == cluster.LookUnknown {
-		return false, err
-	}
-	return look == cluster.LookOnline, nil
-}
-
-// Up starts it; if there is a monitor, it must say online before the limit.
-func (d *Service) Up(ctx context.Context) error {
-	if len(d.StartArgs) > 0 {
-		if _, err := run(ctx, d.StartArgs, []string{"RESTART_COUNT=0"}); err != nil {
-			return err
-		}
-	}
-	if len(d.MonitorArgs) == 0 {
-		return nil
-	}
-	for {
-		look, err := d.Look(ctx)
-		if look == cluster.LookOnline {
-			return nil
-		}
-		if err == nil {
-			err = errors.New("it was started, and its monitor still says offline")
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(monitorPause):
-		}
-	}
-}
-
-// monitorPause is the time between two looks at a service that is starting.
-const monitorPause = 200 * time.Millisecond
-
-// Down stops it.
-func (d *Service) Down(ctx context.Context) error {
-	if len(d.StopArgs) == 0 {
-		return nil // only watched
-	}
-	_, err := run(ctx, d.StopArgs, nil)
-	return err
-}
-
-// Look runs the monitor.
-func (d *Service) Look(ctx context.Context) (cluster.Look, error) {
-	status, err := run(ctx, d.MonitorArgs, nil)
-	switch status {
-	case monitorOnline:
-		return cluster.LookOnline, nil
-	case monitorOffline:
-		return cluster.LookOffline, nil
-	}
-	if err == nil {
-		err = fmt.Errorf("%s: exit status 0, which means neither online (%d) nor offline (%d)", strings.Join(d.MonitorArgs, " "), monitorOnline, monitorOffline)
-	}
-	return cluster.LookUnknown, err
 }

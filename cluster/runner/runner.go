@@ -22,8 +22,12 @@ type Driver interface {
 }
 
 // Decider is who says which node is master: CARP, VRRP, or a person. It is told how
-// this node may take part. Calls must not block.
+// this node may take part, and answers with cluster.EvElected. Calls must not block.
 type Decider interface {
+	// Join is called once, when every part was looked at: before, nobody takes part.
+	// The group may have been found up; then it is kept so until the decider has
+	// spoken, and only another master's presence should make it say no.
+	Join(found bool)
 	Stand(fit bool, demotion uint8, reason string)
 	Take()
 	Resign(reason string)
@@ -37,6 +41,8 @@ type Options struct {
 	Log     *slog.Logger
 	// Changed is told of every change of the group's state. It must not block.
 	Changed func(from, to cluster.State, reason string)
+	// Failed is told of every part that failed. It must not block.
+	Failed func(part, reason string)
 }
 
 // Status is a group as people see it.
@@ -46,6 +52,7 @@ type Status struct {
 	Frozen   bool
 	Disabled bool // by `group offline`
 	Probed   bool
+	Held     bool // found up, and nobody said yet who is master
 	Fit      bool // may become master
 	Standing string
 	Parts    []cluster.PartStatus
@@ -56,6 +63,7 @@ type Group struct {
 	o      Options
 	begin  time.Time
 	events chan cluster.Event
+	ended  chan struct{} // closed when Run returns
 
 	// The owner's.
 	machine *cluster.Group
@@ -64,6 +72,7 @@ type Group struct {
 	answers map[uint64]chan<- string
 	facts   cluster.Effect
 	stopped bool
+	joined  bool
 
 	mu     sync.Mutex
 	status Status
@@ -82,18 +91,28 @@ const (
 // New makes a group. It does nothing yet.
 func New(o Options) *Group {
 	return &Group{
-		o: o, begin: time.Now(), events: make(chan cluster.Event, maxEvents),
+		o: o, begin: time.Now(), events: make(chan cluster.Event, maxEvents), ended: make(chan struct{}),
 		machine: cluster.NewGroup(o.Config), breaks: map[cluster.Op]context.CancelFunc{}, answers: map[uint64]chan<- string{},
 	}
 }
 
 func (g *Group) now() cluster.Instant { return cluster.Instant(time.Since(g.begin)) + 1 }
 
-// Tell hands an event to the machine.
-func (g *Group) Tell(ev cluster.Event) { g.events <- ev }
+// Tell hands an event to the machine; it is lost if Run has returned.
+func (g *Group) Tell(ev cluster.Event) {
+	select {
+	case g.events <- ev:
+	case <-g.ended:
+	}
+}
 
 // ErrStopped answers orders that the daemon's end overtook.
 var ErrStopped = errors.New("the controller ends")
+
+// Denied says why an order was not carried out.
+type Denied struct{ Text string }
+
+func (d *Denied) Error() string { return d.Text }
 
 // Order gives an operator's order and waits for its end.
 func (g *Group) Order(ctx context.Context, o cluster.Order) error {
@@ -110,17 +129,33 @@ func (g *Group) Order(ctx context.Context, o cluster.Order) error {
 	}()
 	select {
 	case g.events <- cluster.Event{Kind: cluster.EvOrder, Order: o, ID: id}:
+	case <-g.ended:
+		return ErrStopped
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	select {
 	case text := <-answer:
 		if text != "" {
-			return errors.New(text)
+			return &Denied{text}
 		}
 		return nil
+	case <-g.ended:
+		return ErrStopped
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// Alive says whether the machine takes an event before ctx ends.
+func (g *Group) Alive(ctx context.Context) bool {
+	select {
+	case g.events <- cluster.Event{Kind: cluster.EvTick}:
+		return true
+	case <-g.ended:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -132,14 +167,18 @@ func (g *Group) Status() Status {
 }
 
 // Run works until ctx ends, then takes everything down and returns. Limit bounds
-// that.
-func (g *Group) Run(ctx context.Context, limit time.Duration) {
+// that. False is returned if something could not be taken down.
+func (g *Group) Run(ctx context.Context, limit time.Duration) bool {
 	work, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer close(g.ended)
 	defer g.running.Wait()
 	defer end()
+	if len(g.o.Drivers) == 0 {
+		g.step(work, cluster.Event{Kind: cluster.EvTick}) // there is nothing to look at
+	}
 	for i, d := range g.o.Drivers {
 		g.running.Go(func() {
-			ctx, cancel := context.WithTimeout(work, probeLimit)
+			ctx, cancel := context.WithTimeout(ctx, probeLimit)
 			defer cancel()
 			up, err := d.Probe(ctx)
 			ev := cluster.Event{Kind: cluster.EvProbed, Part: i, Up: up}
@@ -159,14 +198,15 @@ func (g *Group) Run(ctx context.Context, limit time.Duration) {
 			done, over = nil, time.After(limit)
 			g.step(work, cluster.Event{Kind: cluster.EvStop})
 		case <-over:
-			g.o.Log.Error("the group could not be taken down in time", "group", g.o.Config.Name, "limit", limit)
-			return
+			g.o.Log.Error("the group could not be taken down in time", "group", g.o.Config.Name, "limit", limit.String())
+			return false
 		case ev := <-g.events:
 			g.step(work, ev)
 		case <-timer.C:
 			g.step(work, cluster.Event{Kind: cluster.EvTick})
 		}
 	}
+	return g.machine.State() == cluster.Offline || g.machine.State() == cluster.Faulted || g.machine.Frozen()
 }
 
 func (g *Group) post(ctx context.Context, ev cluster.Event) {
@@ -194,8 +234,12 @@ func (g *Group) step(ctx context.Context, ev cluster.Event) {
 	}
 	g.mu.Lock()
 	m := g.machine
-	g.status = Status{m.State(), m.Fault(), m.Frozen(), m.Disabled(), m.Probed(), g.facts.Fit, g.facts.Reason, m.Parts()}
+	g.status = Status{m.State(), m.Fault(), m.Frozen(), m.Disabled(), m.Probed(), m.Held(), g.facts.Fit, g.facts.Reason, m.Parts()}
 	g.mu.Unlock()
+	if !g.joined && m.Probed() {
+		g.joined = true
+		g.o.Decider.Join(m.Held())
+	}
 }
 
 func (g *Group) carryOut(ctx context.Context, e *cluster.Effect) {
@@ -217,7 +261,9 @@ func (g *Group) carryOut(ctx context.Context, e *cluster.Effect) {
 	case cluster.EffState:
 		g.o.Changed(e.From, e.To, e.Reason)
 	case cluster.EffReport:
-		g.o.Log.Error(g.o.Config.Parts[e.Part].Name+": "+e.Reason, "group", name)
+		part := g.o.Config.Parts[e.Part].Name
+		g.o.Log.Error(part+": "+e.Reason, "group", name)
+		g.o.Failed(part, e.Reason)
 	case cluster.EffAnswer:
 		g.mu.Lock()
 		if c := g.answers[e.ID]; c != nil {
@@ -255,7 +301,12 @@ func (g *Group) act(work context.Context, e cluster.Effect) {
 		}
 		if e.Kind != cluster.EffLook {
 			word := map[bool]string{true: "up", false: "down"}[e.Kind == cluster.EffUp]
-			g.o.Log.Info(part.Name+" "+word, "group", g.o.Config.Name, "took", time.Since(began).Round(time.Millisecond).String(), "error", ev.Err)
+			took := time.Since(began).Round(time.Millisecond).String()
+			if err != nil {
+				g.o.Log.Warn(part.Name+" is not "+word, "group", g.o.Config.Name, "took", took, "reason", ev.Err)
+			} else {
+				g.o.Log.Info(part.Name+" is "+word, "group", g.o.Config.Name, "took", took)
+			}
 		}
 		g.post(work, ev)
 	})

@@ -3,6 +3,8 @@ package runner
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"hastd/cluster"
@@ -100,49 +102,137 @@ func (d *Resource) Look(ctx context.Context) (cluster.Look, error) {
 	return cluster.LookOffline, nil
 }
 
-// Watch follows the resources of a group and tells it how this node stands, and
-// which resource was lost. It ends with ctx.
-func Watch(ctx context.Context, g *Group, s Storage, resources []string, every time.Duration) {
-	tick := time.NewTicker(every)
+// Watch follows the resources of a group (its first parts) and tells it how this
+// node stands, and which resource was lost. It ends with ctx.
+type Watch struct {
+	Group     *Group
+	Storage   Storage
+	Resources []string
+	Every     time.Duration // between two questions
+	// Silence is how long hastd may say nothing before its resources count as lost.
+	Silence time.Duration
+	Log     *slog.Logger
+
+	// Peer names the other node of a resource, for people.
+	Peer func(resource string) string
+
+	mu     sync.Mutex
+	seen   []cluster.Replica // at the last look
+	heard  []time.Time
+	was    cluster.Event
+	failed string // why a resource could not be made secondary
+}
+
+// askLimit bounds one question; hastd answers in milliseconds.
+const askLimit = time.Second
+
+// Run works until ctx ends.
+func (w *Watch) Run(ctx context.Context) {
+	tick := time.NewTicker(w.Every)
 	defer tick.Stop()
-	var was cluster.Event
-	missed := make([]int, len(resources))
-	for {
-		replicas := make([]cluster.Replica, len(resources))
-		for i, name := range resources {
-			ask, cancel := context.WithTimeout(ctx, max(every, time.Second))
-			r, err := s.Replica(ask, name)
-			cancel()
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil {
-				r = cluster.Replica{Name: name}
-				missed[i]++
-			} else {
-				r.Reached, missed[i] = true, 0
-			}
-			replicas[i] = r
-			if err == nil && r.Role != "primary" {
-				g.Tell(cluster.Event{Kind: cluster.EvLost, Part: i, Err: "its role is " + r.Role + ", and nobody here ordered that"})
-			}
-			if missed[i]*int(every/time.Millisecond) >= int(HastdTimeout/time.Millisecond) {
-				g.Tell(cluster.Event{Kind: cluster.EvLost, Part: i, Err: "hastd does not answer"})
-			}
-		}
-		ev := cluster.Event{Kind: cluster.EvStanding}
-		ev.Fit, ev.Demotion, ev.Reason = cluster.Standing(replicas)
-		if ev != was {
-			was = ev
-			g.Tell(ev)
-		}
+	w.heard = make([]time.Time, len(w.Resources))
+	for i := range w.heard {
+		w.heard[i] = time.Now()
+	}
+	for ctx.Err() == nil {
+		w.look(ctx)
 		select {
 		case <-ctx.Done():
-			return
 		case <-tick.C:
 		}
 	}
 }
 
-// HastdTimeout is how long a hastd may be silent before its resources count as lost.
-const HastdTimeout = 5 * time.Second
+func (w *Watch) look(ctx context.Context) {
+	// From before the questions: an answer from before a promotion says nothing
+	// against what was promoted meanwhile.
+	before := w.Group.Status()
+	replicas := make([]cluster.Replica, len(w.Resources))
+	var wg sync.WaitGroup
+	for i, name := range w.Resources {
+		wg.Go(func() {
+			ask, cancel := context.WithTimeout(ctx, askLimit)
+			defer cancel()
+			if r, err := w.Storage.Replica(ask, name); err != nil {
+				replicas[i] = cluster.Replica{Name: name}
+			} else {
+				replicas[i], replicas[i].Reached = r, true
+				w.heard[i] = time.Now()
+			}
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return
+	}
+	w.mu.Lock()
+	w.seen = replicas
+	w.mu.Unlock()
+	for i := range replicas {
+		state := ""
+		if i < len(before.Parts) {
+			state = before.Parts[i].State
+		}
+		switch r := &replicas[i]; {
+		case !r.Reached && state == "up" && time.Since(w.heard[i]) >= w.Silence:
+			w.Group.Tell(cluster.Event{Kind: cluster.EvLost, Part: i, Err: fmt.Sprintf("hastd has not answered for %v", w.Silence)})
+		case r.Reached && state == "up" && r.Role != "primary":
+			w.Group.Tell(cluster.Event{Kind: cluster.EvLost, Part: i, Err: "its role is " + r.Role + ", and nobody here ordered that"})
+		case r.Reached && state == "down" && r.Role == "init" && !before.Frozen:
+			w.follow(ctx, r.Name)
+		}
+	}
+	ev := cluster.Event{Kind: cluster.EvStanding}
+	ev.Fit, ev.Demotion, ev.Reason = cluster.Standing(replicas)
+	if ev != w.was {
+		w.was = ev
+		w.Group.Tell(ev)
+	}
+}
+
+// follow makes a resource secondary that a hastd which was started again has in
+// init: there it would not follow its peer.
+func (w *Watch) follow(ctx context.Context, name string) {
+	ask, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	text := ""
+	if err := w.Storage.Role(ask, name, "secondary", false); err != nil {
+		text = err.Error()
+	}
+	if text != w.failed {
+		if w.failed = text; text != "" {
+			w.Log.Warn("a resource in init could not be made secondary; it is tried again", "resource", name, "reason", text)
+		}
+	}
+}
+
+// PeerPrimary is the node where the resources are primary, if it is the other one
+// and known.
+func (w *Watch) PeerPrimary() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.seen {
+		if r.Reached && r.Connection == "connected" && r.PeerRole == "primary" {
+			return w.Peer(r.Name)
+		}
+	}
+	return ""
+}
+
+// PeerUnable says why the other node could not take the resources over, as far as
+// it can be seen from here; "" if it can.
+func (w *Watch) PeerUnable() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.seen {
+		switch {
+		case !r.Reached:
+			return "hastd does not answer for " + r.Name
+		case r.Connection != "connected":
+			return fmt.Sprintf("%s is not connected to its peer (%s)", r.Name, r.Connection)
+		case r.PeerDisk != "uptodate":
+			return fmt.Sprintf("the peer's replica of %s is %s", r.Name, r.PeerDisk)
+		}
+	}
+	return ""
+}
