@@ -80,7 +80,7 @@ func start(o options) (*server, error) {
 	if err := d.listen(); err != nil {
 		return nil, errors.Join(err, d.Stop())
 	}
-	d.servers.Serve(d.ctx, d.control, api.NewHandler(d, d.log), 0)
+	d.servers.Serve(d.ctx, d.control, api.NewHandler(d), 0)
 	d.servers.ServeWeb(d.ctx, d.hastd.HTTP, d.web())
 	for _, u := range d.units {
 		d.wg.Go(func() { u.startAs(d.ctx, d.log) })

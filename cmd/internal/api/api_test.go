@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -69,12 +68,10 @@ func (f *fake) Reload(context.Context) (ReloadResult, error) {
 	return ReloadResult{Changed: []string{"a"}}, f.reload
 }
 
-var discard = slog.New(slog.DiscardHandler)
-
 // The status is a contract: see docs/api.md.
 func TestStatusGolden(t *testing.T) {
 	rec := httptest.NewRecorder()
-	NewHandler(&fake{}, discard).ServeHTTP(rec, httptest.NewRequest("GET", "/v1/resources", nil))
+	NewHandler(&fake{}).ServeHTTP(rec, httptest.NewRequest("GET", "/v1/resources", nil))
 	var got bytes.Buffer
 	if err := json.Indent(&got, rec.Body.Bytes(), "", " "); err != nil {
 		t.Fatal(err)
@@ -196,7 +193,7 @@ func TestRequestsAndTheirAnswers(t *testing.T) {
 			var got replicate.Command
 			f := &fake{command: func(_ context.Context, _ string, cmd replicate.Command) error { got = cmd; return c.err }}
 			rec := httptest.NewRecorder()
-			NewHandler(f, discard).ServeHTTP(rec, httptest.NewRequest(c.method, c.path, strings.NewReader(c.body)))
+			NewHandler(f).ServeHTTP(rec, httptest.NewRequest(c.method, c.path, strings.NewReader(c.body)))
 			if rec.Code != c.status {
 				t.Errorf("status %d, want %d: %s", rec.Code, c.status, rec.Body)
 			}
@@ -234,7 +231,7 @@ func serveUnix(t *testing.T, h http.Handler) string {
 
 func TestCommandIsBoundedByTimeout(t *testing.T) {
 	f := &fake{command: func(ctx context.Context, _ string, _ replicate.Command) error { <-ctx.Done(); return ctx.Err() }}
-	c := NewClient(serveUnix(t, NewHandler(f, discard)), 20*time.Millisecond)
+	c := NewClient(serveUnix(t, NewHandler(f)), 20*time.Millisecond)
 	_, err := c.Command(t.Context(), "data", "connect", nil)
 	if exit.CodeOf(err) != exit.Again || !strings.Contains(err.Error(), "not done in time") {
 		t.Errorf("got %v (code %d), want the daemon's word that it was not done in time", err, exit.CodeOf(err))
@@ -276,7 +273,7 @@ func TestClientAgainstNobody(t *testing.T) {
 
 func TestEventsStream(t *testing.T) {
 	f := &fake{}
-	c := NewClient(serveUnix(t, NewHandler(f, discard)), time.Second)
+	c := NewClient(serveUnix(t, NewHandler(f)), time.Second)
 	var got []Event
 	stop := errors.New("enough")
 	err := c.Events(t.Context(), func() {
@@ -297,7 +294,7 @@ func TestEventsStream(t *testing.T) {
 
 func TestEventsEndWithTheDaemon(t *testing.T) {
 	f := &fake{}
-	c := NewClient(serveUnix(t, NewHandler(f, discard)), time.Second)
+	c := NewClient(serveUnix(t, NewHandler(f)), time.Second)
 	err := c.Events(t.Context(), f.hub.Close, func(Event) error { return nil })
 	if exit.CodeOf(err) != exit.Unreachable {
 		t.Errorf("got %v, want code 69", err)
@@ -331,7 +328,7 @@ func TestSlowReaderIsLetGo(t *testing.T) {
 
 func TestVersionAndReload(t *testing.T) {
 	f := &fake{}
-	c := NewClient(serveUnix(t, NewHandler(f, discard)), time.Second)
+	c := NewClient(serveUnix(t, NewHandler(f)), time.Second)
 	v, err := c.Version(t.Context())
 	if err != nil || v.Node != "alpha" || v.API != 1 || v.Go == "" {
 		t.Errorf("version: %+v, %v", v, err)

@@ -28,18 +28,23 @@ const (
 // Client talks to the daemon behind one control socket. Its methods return
 // *exit.Error.
 type Client struct {
+	daemon  string // its program's name, for messages
 	socket  string
 	timeout time.Duration
 	http    *http.Client
 }
 
-// NewClient makes a client; timeout bounds every command but Events.
+// NewClient makes a client of hastd; timeout bounds every command but Events.
 func NewClient(socket string, timeout time.Duration) *Client {
+	return newClient("hastd", socket, timeout)
+}
+
+func newClient(daemon, socket string, timeout time.Duration) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		d := net.Dialer{Timeout: dialTimeout}
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{socket, timeout, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	return &Client{daemon, socket, timeout, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
 // Status asks for all resources.
@@ -96,7 +101,7 @@ func (c *Client) Events(ctx context.Context, started func(), each func(Event) er
 	for lines.Scan() {
 		var ev Event
 		if err := json.Unmarshal(lines.Bytes(), &ev); err != nil {
-			return exit.New(exit.Internal, "are hastctl and hastd of the same release?", "event of %s is not understood: %v", c.socket, err)
+			return exit.New(exit.Internal, "are hastctl and "+c.daemon+" of the same release?", "event of %s is not understood: %v", c.socket, err)
 		}
 		if err := each(ev); err != nil {
 			return err
@@ -127,7 +132,7 @@ func (c *Client) call(ctx context.Context, method, path string, body, into any) 
 		if ctx.Err() != nil {
 			return c.unreachable(err)
 		}
-		return exit.New(exit.Internal, "are hastctl and hastd of the same release?", "answer of the daemon behind %s is not understood: %v", c.socket, err)
+		return exit.New(exit.Internal, "are hastctl and "+c.daemon+" of the same release?", "answer of the daemon behind %s is not understood: %v", c.socket, err)
 	}
 	return nil
 }
@@ -153,7 +158,7 @@ func (c *Client) failure(resp *http.Response) error {
 	var f Failure
 	err := json.NewDecoder(io.LimitReader(resp.Body, MaxAnswer)).Decode(&f)
 	if err != nil || f.Error == "" {
-		return exit.New(exit.Internal, "is it the control socket of hastd?", "the daemon behind %s answered %s", c.socket, resp.Status)
+		return exit.New(exit.Internal, "is it the control socket of "+c.daemon+"?", "the daemon behind %s answered %s", c.socket, resp.Status)
 	}
 	if f.Code == exit.OK {
 		f.Code = exit.Internal
@@ -166,17 +171,17 @@ func (c *Client) unreachable(err error) error {
 	var timeout interface{ Timeout() bool }
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return exit.New(exit.Unreachable, "start it with systemctl start hastd, or give its socket with --control",
-			"hastd is not running: nobody listens on %s", c.socket)
+		return exit.New(exit.Unreachable, "start it with systemctl start "+c.daemon+", or give its socket with --control",
+			"%s is not running: nobody listens on %s", c.daemon, c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return exit.New(exit.Unreachable, "run hastctl as root or as a member of the group hast",
 			"user %d may not use the control socket %s", os.Getuid(), c.socket)
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return exit.New(exit.Again, "look whether hastd hangs: its log, or kill -QUIT for a trace",
-			"hastd behind %s did not answer within %v", c.socket, c.timeout)
+		return exit.New(exit.Again, "look whether "+c.daemon+" hangs: its log, or kill -QUIT for a trace",
+			"%s behind %s did not answer within %v", c.daemon, c.socket, c.timeout)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return exit.New(exit.Unreachable, "it was stopped or ended by itself: look at its log, then at hastctl status",
-			"hastd behind %s went away without an answer", c.socket)
+			"%s behind %s went away without an answer", c.daemon, c.socket)
 	case errors.Is(err, context.Canceled):
 		return exit.New(exit.Again, "the daemon may still carry it out: look at hastctl status", "interrupted")
 	}
@@ -184,5 +189,5 @@ func (c *Client) unreachable(err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	return exit.New(exit.Unreachable, "look at the daemon's log", "hastd behind %s: %w", c.socket, err)
+	return exit.New(exit.Unreachable, "look at the daemon's log", "%s behind %s: %w", c.daemon, c.socket, err)
 }

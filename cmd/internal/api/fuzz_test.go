@@ -45,7 +45,7 @@ func FuzzCommandBody(f *testing.F) {
 			req := httptest.NewRequest("POST", "/v1/resources/"+url.PathEscape(name)+"/"+command, bytes.NewReader(body))
 			req.URL.RawQuery = query
 			rec := httptest.NewRecorder()
-			NewHandler(b, discard).ServeHTTP(rec, req)
+			NewHandler(b).ServeHTTP(rec, req)
 			return rec, got
 		}
 		rec, got := post(query, body)
@@ -109,7 +109,7 @@ func (r fixed) RoundTrip(req *http.Request) (*http.Response, error) {
 func FuzzAnswer(f *testing.F) {
 	for _, path := range []string{"/v1/resources", "/v1/resources/data", "/v1/version", "/v1/resources/nothing"} {
 		rec := httptest.NewRecorder()
-		NewHandler(&fake{}, discard).ServeHTTP(rec, httptest.NewRequest("GET", path, nil))
+		NewHandler(&fake{}).ServeHTTP(rec, httptest.NewRequest("GET", path, nil))
 		f.Add(uint16(rec.Code), rec.Body.Bytes())
 	}
 	f.Add(uint16(200), []byte(`{"kind":"role","resource":"data"}`+"\n"+`{"kind":"dropped"}`+"\n"))

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -21,13 +20,18 @@ import (
 // administrator can do something about them; Command also returns
 // *replicate.Refusal and the context's errors.
 type Backend interface {
-	Node() string
+	Daemon
 	// Status returns all resources of the node in the order of the configuration.
 	Status(ctx context.Context) []Resource
 	// Resource returns one; false if no such is configured on this node.
 	Resource(ctx context.Context, name string) (Resource, bool)
 	// Command waits until the command is carried out, refused, or ctx ends.
 	Command(ctx context.Context, name string, c replicate.Command) error
+}
+
+// Daemon is what both daemons answer.
+type Daemon interface {
+	Node() string
 	// Subscribe gives the events from now on. The channel is closed when the
 	// daemon stops; stop ends the subscription.
 	Subscribe() (events <-chan Event, stop func())
@@ -37,29 +41,37 @@ type Backend interface {
 // writeTimeout bounds how long a client may take to read an answer or an event.
 const writeTimeout = 10 * time.Second
 
-type server struct {
-	b   Backend
-	log *slog.Logger
-}
+type server struct{ b Backend }
 
-// NewHandler serves the API over b.
-func NewHandler(b Backend, log *slog.Logger) http.Handler {
-	s := &server{b, log}
+// common answers what every daemon is asked.
+type common struct{ d Daemon }
+
+// handle makes a handler of the common requests and those of routes.
+func handle(d Daemon, routes func(mux *http.ServeMux)) http.Handler {
+	c := &common{d}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/version", s.version)
-	mux.HandleFunc("GET /v1/resources", s.status)
-	mux.HandleFunc("GET /v1/resources/{name}", s.resource)
-	mux.HandleFunc("POST /v1/resources/{name}/{command}", s.command)
-	mux.HandleFunc("GET /v1/events", s.events)
-	mux.HandleFunc("POST /v1/reload", s.reload)
+	mux.HandleFunc("GET /v1/version", c.version)
+	mux.HandleFunc("GET /v1/events", c.events)
+	mux.HandleFunc("POST /v1/reload", c.reload)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		notFound(w, exit.New(exit.Usage, "docs/api.md lists the requests", "no such request: %s %s", printable(r.Method), printable(r.URL.Path)))
 	})
+	routes(mux)
 	return mux
 }
 
-func (s *server) version(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, Version{build.Read(), s.b.Node(), 1})
+// NewHandler serves the API over b.
+func NewHandler(b Backend) http.Handler {
+	s := &server{b}
+	return handle(b, func(mux *http.ServeMux) {
+		mux.HandleFunc("GET /v1/resources", s.status)
+		mux.HandleFunc("GET /v1/resources/{name}", s.resource)
+		mux.HandleFunc("POST /v1/resources/{name}/{command}", s.command)
+	})
+}
+
+func (s *common) version(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, Version{build.Read(), s.d.Node(), 1})
 }
 
 func (s *server) status(w http.ResponseWriter, r *http.Request) {
@@ -195,14 +207,14 @@ func readBody(w http.ResponseWriter, r *http.Request, v any) error {
 	return exit.New(exit.Usage, "docs/api.md shows the bodies", "body of %s %s: %v", r.Method, printable(r.URL.Path), err)
 }
 
-func (s *server) reload(w http.ResponseWriter, r *http.Request) {
+func (s *common) reload(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel, err := bound(r)
 	if err != nil {
 		fail(w, err)
 		return
 	}
 	defer cancel()
-	res, err := s.b.Reload(ctx)
+	res, err := s.d.Reload(ctx)
 	if err != nil {
 		fail(w, err)
 		return
@@ -217,8 +229,8 @@ func (s *server) reload(w http.ResponseWriter, r *http.Request) {
 }
 
 // events streams one JSON object a line until the client leaves.
-func (s *server) events(w http.ResponseWriter, r *http.Request) {
-	events, stop := s.b.Subscribe()
+func (s *common) events(w http.ResponseWriter, r *http.Request) {
+	events, stop := s.d.Subscribe()
 	defer stop()
 	rc := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "application/jsonl")
@@ -297,7 +309,7 @@ func classify(err error) Failure {
 	case errors.Is(err, context.DeadlineExceeded):
 		f.Code = exit.Again
 	case errors.Is(err, context.Canceled):
-		f = Failure{Error: "hastd is stopping; the command may have been carried out", Hint: "look at hastctl status once it runs again", Code: exit.Again}
+		f = Failure{Error: "the daemon is stopping; the command may have been carried out", Hint: "ask for the state once it runs again", Code: exit.Again}
 	}
 	return f
 }

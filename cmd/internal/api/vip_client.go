@@ -1,0 +1,40 @@
+package api
+
+import (
+	"context"
+	"net/url"
+	"time"
+)
+
+// GroupClient talks to vipd. Its methods return *exit.Error.
+type GroupClient struct{ *Client }
+
+// NewGroupClient makes a client of vipd; timeout bounds every command but Events.
+func NewGroupClient(socket string, timeout time.Duration) GroupClient {
+	return GroupClient{newClient("vipd", socket, timeout)}
+}
+
+// Groups asks for all groups.
+func (c GroupClient) Groups(ctx context.Context) (Groups, error) {
+	var g Groups
+	return g, c.call(ctx, "GET", "/v1/groups", nil, &g)
+}
+
+// Group asks for one.
+func (c GroupClient) Group(ctx context.Context, name string) (Group, error) {
+	var g Group
+	return g, c.call(ctx, "GET", "/v1/groups/"+url.PathEscape(name), nil, &g)
+}
+
+// Order posts an order and returns the group as it is afterwards. body is nil, or a
+// ClearRequest.
+func (c GroupClient) Order(ctx context.Context, name, order string, body any) (Group, error) {
+	var g Group
+	return g, c.call(ctx, "POST", "/v1/groups/"+url.PathEscape(name)+"/"+order, body, &g)
+}
+
+// VIPs asks for the elections.
+func (c GroupClient) VIPs(ctx context.Context) (VIPs, error) {
+	var v VIPs
+	return v, c.call(ctx, "GET", "/v1/vip", nil, &v)
+}
