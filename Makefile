@@ -28,7 +28,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-build: ## bin/hastd and bin/hastctl, static
+build: ## bin/hastd, bin/vipd and bin/hastctl, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 demo: build ## two nodes on this machine, the whole story on real files
@@ -72,7 +72,7 @@ bench: deps ## the provider's socket beside nbdkit and qemu's mirror
 	@if [ -n "$$(ls test/bench/*.go 2>/dev/null)" ]; then set -x; $(GO) run ./test/bench $(ARGS); else echo "bench: there is no test/bench yet" >&2; exit 1; fi
 
 man: ## write docs/man anew from the command trees
-	$(GO) test -count=1 -run '^TestManualPage' ./cmd/hastctl ./cmd/hastd -update
+	$(GO) test -count=1 -run '^TestManualPage' ./cmd/hastctl ./cmd/hastd ./cmd/vipd -update
 
 cover: ## what the short tests reach: bin/cover.out, bin/cover.html
 	@mkdir -p $(BIN)

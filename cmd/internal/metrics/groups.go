@@ -1,0 +1,76 @@
+package metrics
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"hastd/cmd/internal/api"
+	"hastd/cmd/internal/build"
+)
+
+// GroupSample is one group of vipd at the moment of a scrape.
+type GroupSample struct {
+	Node        string
+	Group       api.Group
+	VIP         api.VIP
+	Transitions map[string]uint64 // of the election, by the new state
+}
+
+// GroupSource gives the samples of all groups.
+type GroupSource interface{ GroupSamples() []GroupSample }
+
+// GroupCollector is a prometheus.Collector over a GroupSource.
+type GroupCollector struct{ source GroupSource }
+
+// NewGroupCollector makes one.
+func NewGroupCollector(s GroupSource) *GroupCollector { return &GroupCollector{s} }
+
+var (
+	vipStates   = []string{"init", "backup", "master"}
+	groupStates = []string{"offline", "starting", "online", "stopping", "partial", "faulted"}
+)
+
+var (
+	vipdInfo       = prometheus.NewDesc("hast_build_info", "The running build of vipd; always 1.", []string{"version", "revision", "goversion"}, nil)
+	vipState       = prometheus.NewDesc("hast_vip_state", "Whether this node is in this state of the group's election.", []string{"group", "state"}, nil)
+	vipTransitions = prometheus.NewDesc("hast_vip_transitions_total", "Changes of this node's state in the group's election, by the new state.", []string{"group", "to"}, nil)
+	vipAdverts     = prometheus.NewDesc("hast_vip_adverts_total", "Packets of the group's election: sent, and received and believed.", []string{"group", "direction"}, nil)
+	vipRefused     = prometheus.NewDesc("hast_vip_adverts_refused_total", "Packets of the group's election that were not believed, by cause.", []string{"group", "cause"}, nil)
+	groupState     = prometheus.NewDesc("hast_group_state", "Whether the group is in this state on this node.", []string{"group", "node", "state"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c *GroupCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{vipdInfo, vipState, vipTransitions, vipAdverts, vipRefused, groupState} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *GroupCollector) Collect(ch chan<- prometheus.Metric) {
+	b := build.Read()
+	send := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+	}
+	send(vipdInfo, prometheus.GaugeValue, 1, b.Version, b.Revision, b.Go)
+	for _, s := range c.source.GroupSamples() {
+		name := s.Group.Name
+		for _, state := range groupStates {
+			send(groupState, prometheus.GaugeValue, truth(state == s.Group.State), name, s.Node, state)
+		}
+		if s.VIP.State == "" {
+			continue // somebody else decides
+		}
+		for _, state := range vipStates {
+			send(vipState, prometheus.GaugeValue, truth(state == s.VIP.State), name, state)
+			send(vipTransitions, prometheus.CounterValue, float64(s.Transitions[state]), name, state)
+		}
+		send(vipAdverts, prometheus.CounterValue, float64(s.VIP.Adverts.Sent), name, "sent")
+		send(vipAdverts, prometheus.CounterValue, float64(s.VIP.Adverts.Received), name, "received")
+		for _, cause := range slices.Sorted(maps.Keys(s.VIP.Adverts.Refused)) {
+			send(vipRefused, prometheus.CounterValue, float64(s.VIP.Adverts.Refused[cause]), name, cause)
+		}
+	}
+}

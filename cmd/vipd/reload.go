@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"hastd/cmd/internal/api"
+	"hastd/cmd/internal/daemon"
+	"hastd/cmd/internal/exit"
+	"hastd/conf"
+)
+
+// Reload reads the configuration again and says what would need a restart: nothing
+// of a group changes while it runs.
+func (s *server) Reload(context.Context) (api.ReloadResult, error) {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	var res api.ReloadResult
+	c, err := conf.Load(s.o.flags.File)
+	if err != nil {
+		return res, daemon.ConfigError(s.o.flags.File, err)
+	}
+	node, err := c.Node(s.o.node.Name)
+	if err != nil {
+		return res, exit.New(exit.Config, "name the node as before, or restart vipd with --node", "node %s, which this vipd is, is gone from %s", s.o.node.Name, s.o.flags.File)
+	}
+	differ := func(key string, a, b any) {
+		if !reflect.DeepEqual(a, b) {
+			res.Restart = append(res.Restart, key)
+		}
+	}
+	hastd, vipd := c.Effective(node)
+	was, _ := s.o.conf.Effective(s.o.node)
+	differ("[vipd]", s.vipd, vipd)
+	differ("hastd.control", was.Control, hastd.Control)
+	differ("cluster.quorum", s.o.conf.Cluster.Quorum, c.Cluster.Quorum)
+	before := map[string]*conf.Group{}
+	for _, g := range s.o.conf.Groups {
+		before[g.Name] = g
+	}
+	for _, g := range c.Groups {
+		if old := before[g.Name]; old == nil {
+			res.Restart = append(res.Restart, fmt.Sprintf("group.%s added", g.Name))
+		} else {
+			differ("group."+g.Name, old, g)
+		}
+		delete(before, g.Name)
+	}
+	for _, g := range s.o.conf.Groups {
+		if before[g.Name] != nil {
+			res.Restart = append(res.Restart, fmt.Sprintf("group.%s removed", g.Name))
+		}
+	}
+	s.o.log.Info("configuration read again", "restart", strings.Join(res.Restart, "; "))
+	return res, nil
+}
+
+// ReloadOnSignal has only the log to tell.
+func (s *server) ReloadOnSignal(ctx context.Context) {
+	if _, err := s.Reload(ctx); err != nil {
+		s.o.log.Error("configuration cannot be used", "reason", err, "hint", exit.HintOf(err))
+	}
+}

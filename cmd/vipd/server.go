@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"hastd/cluster"
+	"hastd/cmd/internal/api"
+	"hastd/cmd/internal/build"
+	"hastd/cmd/internal/daemon"
+	"hastd/cmd/internal/exit"
+	"hastd/conf"
+)
+
+// options of a server.
+type options struct {
+	conf  *conf.Config
+	node  *conf.Node
+	flags daemon.Flags // to read the configuration again
+	log   *slog.Logger
+}
+
+// server is everything that runs. It is the backend of the API and the source of
+// the metrics.
+type server struct {
+	o       options
+	vipd    conf.Vipd
+	hub     api.Hub
+	control *daemon.Socket
+	servers daemon.Servers
+	ctx     context.Context // ends when the daemon stops
+	cancel  context.CancelFunc
+	groups  []*group // in the order of the configuration
+	wg      sync.WaitGroup
+
+	reloading sync.Mutex // one reload at a time
+}
+
+// stopTimeout bounds the end of everything but the groups, which have limits of
+// their own.
+const stopTimeout = 5 * time.Second
+
+// start brings everything up. A group that cannot work says so in its status; only
+// what makes the daemon useless or wrong is an error.
+func start(o options) (*server, error) {
+	if o.conf.Cluster.Quorum == conf.QuorumMajority {
+		return nil, exit.New(exit.Config, `write quorum = "off" in [cluster] (CARP or VRRP then decide alone), and set hastctl role by hand until then`,
+			`quorum = "majority" is not there yet: vipd starts no group without the vote that it asks for`)
+	}
+	hastd, vipd := o.conf.Effective(o.node)
+	s := &server{o: o, vipd: vipd, servers: daemon.Servers{Log: o.log}}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	for _, w := range o.conf.Warnings {
+		o.log.Warn(w)
+	}
+	var err error
+	if s.control, err = daemon.ListenControl(about.Name, vipd.Control); err != nil {
+		s.cancel()
+		return nil, err
+	}
+	storage := newStorage(hastd.Control)
+	for _, g := range o.conf.Groups {
+		if !slices.Contains(g.Nodes, o.node.Name) {
+			continue
+		}
+		u, err := newGroup(s, g, storage)
+		if err != nil {
+			s.cancel()
+			s.control.Close()
+			return nil, err
+		}
+		s.groups = append(s.groups, u)
+	}
+	for _, u := range s.groups {
+		s.wg.Go(func() { u.run(s.ctx) })
+	}
+	s.servers.Serve(s.ctx, s.control, api.NewGroupHandler(s), 0)
+	s.servers.ServeWeb(s.ctx, vipd.HTTP, s.web())
+	o.log.Info("vipd runs", "node", o.node.Name, "cluster", o.conf.Cluster.Name, "groups", len(s.groups), "version", build.Read().String())
+	return s, nil
+}
+
+// Stop takes all groups down at once, each within its own limits.
+func (s *server) Stop() error {
+	s.o.log.Info("vipd stops: the groups go down")
+	s.cancel()
+	s.hub.Close()
+	s.wg.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	s.servers.Stop(ctx)
+	s.control.Close()
+	var left []string
+	for _, u := range s.groups {
+		if !u.down.Load() {
+			left = append(left, u.conf.Name)
+		}
+	}
+	if len(left) > 0 {
+		return exit.New(exit.Again, "the log above names the part and who uses it; the next vipd takes it down first",
+			"not everything went down: %s", strings.Join(left, ", "))
+	}
+	s.o.log.Info("vipd stopped")
+	return nil
+}
+
+// Summary is one line for systemctl status.
+func (s *server) Summary() string {
+	var words []string
+	for _, u := range s.groups {
+		words = append(words, u.conf.Name+" "+strings.ToLower(u.machine.Status().State.String()))
+	}
+	return fmt.Sprintf("%d groups: %s", len(s.groups), strings.Join(words, ", "))
+}
+
+// Alive says whether every group's machine still takes events.
+func (s *server) Alive(within time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	for _, u := range s.groups {
+		if !u.machine.Alive(ctx) {
+			return false
+		}
+	}
+	return true
+}
+
+// The backend of the API.
+
+// Node is this node's name.
+func (s *server) Node() string { return s.o.node.Name }
+
+// Subscribe gives the events from now on.
+func (s *server) Subscribe() (<-chan api.Event, func()) { return s.hub.Subscribe() }
+
+func (s *server) event(kind, name, from, to, reason string) {
+	s.hub.Publish(api.Event{Time: time.Now(), Node: s.o.node.Name, Kind: kind, Name: name, Old: from, New: to, Reason: reason})
+}
+
+// Groups are the groups of this node.
+func (s *server) Groups() []api.Group {
+	list := []api.Group{}
+	for _, u := range s.groups {
+		list = append(list, u.status())
+	}
+	return list
+}
+
+// VIPs are their elections.
+func (s *server) VIPs() []api.VIP {
+	list := []api.VIP{}
+	for _, u := range s.groups {
+		list = append(list, u.vip())
+	}
+	return list
+}
+
+var orders = map[string]cluster.Order{
+	"online": cluster.OrderOnline, "offline": cluster.OrderOffline, "switch": cluster.OrderSwitch,
+	"freeze": cluster.OrderFreeze, "unfreeze": cluster.OrderUnfreeze, "clear": cluster.OrderClear,
+}
+
+// Order gives an operator's order to a group.
+func (s *server) Order(ctx context.Context, name, order, part string) error {
+	for _, u := range s.groups {
+		if u.conf.Name == name {
+			s.o.log.Info("order", "group", name, "order", order, "part", part)
+			return u.order(ctx, order, part)
+		}
+	}
+	return errors.New("no such group") // the server asked before
+}
