@@ -142,29 +142,6 @@ func (a *app) command(ctx context.Context, name, command string, body any, text 
 	return err
 }
 
-func (a *app) eventsCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "events [NAME]",
-		Short: "follow what happens, a line an event",
-		Long: `events prints each event of this node's resources as it happens, until it is
-interrupted: changes of role, connection, disk and status, synchronisation,
-suspension, split-brain. With --json each line is one object.`,
-		Args: cobra.MaximumNArgs(1), ValidArgsFunction: once(a.completeNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			return c.Events(cmd.Context(), nil, func(ev api.Event) error {
-				if len(args) == 1 && args[0] != all && ev.Name != args[0] && ev.Kind != api.KindDropped {
-					return nil
-				}
-				return a.writeEvent(ev)
-			})
-		},
-	}
-}
-
 func (a *app) writeEvent(ev api.Event) error {
 	var err error
 	if a.json {

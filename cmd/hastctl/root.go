@@ -65,7 +65,7 @@ func (a *app) tree() *cobra.Command {
 		Use:   "hastctl",
 		Short: "control replicated block devices",
 		Long: `hastctl creates and shows replicas, switches roles, and watches and repairs the
-resources of hastd on this node.
+resources of hastd on this node; group, vip and clear are for the groups of vipd.
 
 Data goes to standard output, errors and hints to standard error. Exit status:
 0 done, 64 wrong usage or unknown name, 69 daemon not reachable, 70 internal
@@ -90,12 +90,13 @@ again), 77 refused by a policy or rule, 78 mistakes in the configuration. With
 	f.StringVar(&a.node, "node", "", "`NAME` of the node whose daemon is meant (default: named like this host)")
 	f.StringVar(&a.control, "control", "", "control `SOCKET` of the daemon (default: as configured)")
 	f.BoolVar(&a.json, "json", false, "write JSON")
-	f.DurationVar(&a.timeout, "timeout", api.DefaultTimeout, "how long a command may wait")
+	f.DurationVar(&a.timeout, "timeout", api.DefaultTimeout, "how long a command may wait; an order to a group 1m15s unless given")
 	root.RegisterFlagCompletionFunc("node", a.completeNodes)
 	root.AddCommand(
 		a.createCommand(), a.dumpCommand(),
 		a.roleCommand(), a.statusCommand(), a.listCommand(), a.eventsCommand(),
 		a.connectCommand(), a.disconnectCommand(), a.resumeCommand(), a.recoverCommand(),
+		a.groupCommand(), a.vipCommand(), a.clearCommand(),
 		a.checkCommand(), a.keygenCommand(), a.reloadCommand(), a.versionCommand(), a.demoCommand(),
 	)
 	return root
@@ -146,24 +147,32 @@ func unknownName(u *conf.UnknownError, file string) error {
 	return &exit.Error{Code: exit.Usage, Text: fmt.Sprintf("there is no %s %q", u.What, u.Name), Hint: hint, Err: u}
 }
 
-// client is the way to the daemon.
+// client is the way to hastd.
 func (a *app) client() (*api.Client, error) {
+	socket, err := a.socket(func(h conf.Hastd, _ conf.Vipd) string { return h.Control })
+	if err != nil {
+		return nil, err
+	}
+	return api.NewClient(socket, a.timeout), nil
+}
+
+// socket is the control socket of a daemon: as ordered, or as configured.
+func (a *app) socket(of func(conf.Hastd, conf.Vipd) string) (string, error) {
 	if a.timeout <= 0 || a.timeout > api.MaxTimeout {
-		return nil, exit.New(exit.Usage, fmt.Sprintf("write for example --timeout 30s, at most %v", api.MaxTimeout), "a timeout of %v is not usable", a.timeout)
+		return "", exit.New(exit.Usage, fmt.Sprintf("write for example --timeout 30s, at most %v", api.MaxTimeout), "a timeout of %v is not usable", a.timeout)
 	}
 	if a.control != "" {
-		return api.NewClient(a.control, a.timeout), nil
+		return a.control, nil
 	}
 	c, err := a.config()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	n, err := a.self(c)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	hastd, _ := c.Effective(n)
-	return api.NewClient(hastd.Control, a.timeout), nil
+	return of(c.Effective(n)), nil
 }
 
 // completeNames offers the resources of the configuration and "all".
