@@ -34,6 +34,7 @@ type Options struct {
 	Env         []string      // for the daemons
 	Extra       string        // more lines for the [resource.data] table
 	Device      int64         // bytes of each disk of a second resource, served as a device; 0: none
+	Group       bool          // a group of Resource, a service and an address, for vipd
 }
 
 // Lab is two nodes with a link. Close it.
@@ -94,6 +95,9 @@ func New(o Options) (*Lab, error) {
 	if err := os.WriteFile(filepath.Join(o.Dir, "cluster.key"), newKey(), 0o600); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
+	if err := os.WriteFile(filepath.Join(o.Dir, "carp.pass"), []byte("between nodes\n"), 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
 	for _, n := range l.Nodes {
 		if err := l.WriteConfig(n); err != nil {
 			return nil, errors.Join(err, l.Close())
@@ -150,6 +154,9 @@ id      = {{printf "%d" .Side}}
 address = ["{{.Address}}"]
 hastd.control = "{{.Control}}"
 hastd.state   = "{{.State}}"
+vipd.control  = "{{.VipdControl}}"
+vipd.state    = "{{.State}}"
+vipd.http     = ""
 {{end}}
 {{define "common"}}replication  = "{{.Replication}}"
 extent-size  = "{{.ExtentSize}}"
@@ -175,25 +182,45 @@ provider     = "fuse"
 [resource.device.on.{{.Side}}]
 local         = "{{.Second}}"
 provider-path = "{{.Device}}"
-{{end}}{{end}}`))
+{{end}}{{end}}
+{{if .O.Group}}[group.data]
+nodes       = ["alpha", "bravo"]
+resources   = ["data"]
+election    = "carp"
+pass-file   = "{{.Pass}}"
+start-delay = "500ms"
+interfaces  = ["{{.Link}}"]
+address     = ["{{.Service}}/24"]
+
+[[group.data.service]]
+name     = "app"
+start    = ["/usr/bin/touch", "{{.App}}"]
+stop     = ["/usr/bin/rm", "-f", "{{.App}}"]
+monitor  = ["/bin/sh", "-c", "test -e {{.App}} && exit 110; exit 100"]
+interval = "1s"
+{{end}}`))
 
 // WriteConfig writes the configuration that a node reads.
 func (l *Lab) WriteConfig(n *Node) error {
 	type node struct {
 		Side                                                   Side
 		Address, Control, State, Local, Socket, Second, Device string
+		VipdControl                                            string
 	}
 	data := struct {
 		Key   string
 		Port  int
 		O     Options
 		Nodes []node
-	}{Key: filepath.Join(l.o.Dir, "cluster.key"), Port: port, O: l.o}
+		// Of the group. The service's path differs on the nodes, which share files.
+		Pass, Link, Service, App string
+	}{Key: filepath.Join(l.o.Dir, "cluster.key"), Port: port, O: l.o, Pass: filepath.Join(l.o.Dir, "carp.pass"),
+		Link: linkName, Service: ServiceAddress, App: n.App()}
 	for _, m := range l.Nodes {
 		if m == nil {
 			continue
 		}
-		data.Nodes = append(data.Nodes, node{m.Side, l.net.Address(m.Side, n.Side), m.Control(), m.path("state"), m.Local(), m.Socket(), m.Replica(DeviceResource).Local(), m.Device()})
+		data.Nodes = append(data.Nodes, node{m.Side, l.net.Address(m.Side, n.Side), m.Control(), m.path("state"), m.Local(), m.Socket(), m.Replica(DeviceResource).Local(), m.Device(), m.VipdControl()})
 	}
 	f, err := os.Create(n.Config())
 	if err != nil {
@@ -262,6 +289,9 @@ func (l *Lab) Tails(lines int) string {
 			fmt.Fprintf(&b, "%s: %v %v\n", DeviceResource, s, err)
 		}
 		fmt.Fprintln(&b, n.LogTail(lines))
+		if log := n.VipdLog(); log != "" {
+			fmt.Fprintf(&b, "==== %v: vipd\n%s\n", n.Side, log)
+		}
 	}
 	return b.String()
 }
@@ -272,6 +302,9 @@ func (l *Lab) Close() error {
 	for _, n := range l.Nodes {
 		if n == nil {
 			continue
+		}
+		if n.vipd != nil {
+			errs = append(errs, n.vipd.kill())
 		}
 		if n.cmd != nil {
 			n.cmd.Process.Kill()

@@ -25,6 +25,7 @@ type Node struct {
 	// runs.
 	Cgroup *Cgroup
 
+	vipd   *vipd         // nil: not started
 	second *disk.Process // of DeviceResource, if there is one
 	lab    *Lab
 	dir    string

@@ -1,0 +1,139 @@
+package lab
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// newGroupLab is a lab with both daemons on both nodes.
+func newGroupLab(t *testing.T) *Lab {
+	t.Helper()
+	l := newLab(t, Options{Group: true, Plain: true, Size: 16 << 20, StartAs: "init"})
+	must(t, l.CreateAndStart("--assume-clean"))
+	for _, n := range l.Nodes {
+		must(t, n.StartVipd())
+	}
+	return l
+}
+
+// owner waits until the group is online on one node and offline on the other, and
+// gives that node.
+func owner(t *testing.T, l *Lab, limit time.Duration) *Node {
+	t.Helper()
+	var on *Node
+	err := poll(limit, func() (bool, error) {
+		a, errA := l.Nodes[0].Group()
+		b, errB := l.Nodes[1].Group()
+		switch {
+		case errA != nil || errB != nil:
+			return false, fmt.Errorf("%v, %v", errA, errB)
+		case a.State == "online" && b.State == "offline":
+			on = l.Nodes[0]
+		case a.State == "offline" && b.State == "online":
+			on = l.Nodes[1]
+		default:
+			return false, fmt.Errorf("%v and %v", a, b)
+		}
+		return true, nil
+	})
+	must(t, err)
+	return on
+}
+
+func (l *Lab) other(n *Node) *Node { return l.Nodes[n.Side.Other()] }
+
+// wantAlone wants everything of the group on n and nothing of it on the other.
+func wantAlone(t *testing.T, l *Lab, n *Node) {
+	t.Helper()
+	o := l.other(n)
+	if !n.HasAddress() || !n.HasApp() {
+		t.Errorf("%v: address %v, service %v", n.Side, n.HasAddress(), n.HasApp())
+	}
+	if o.HasAddress() || o.HasApp() {
+		t.Errorf("%v has none of it: address %v, service %v", o.Side, o.HasAddress(), o.HasApp())
+	}
+	if s, err := n.Status(); err != nil || s.Role != "primary" {
+		t.Errorf("%v: %v %v", n.Side, s, err)
+	}
+}
+
+// TestGroupFailsOver is the life of a group on real daemons: first election, a
+// switch by hand, a controller that is started again, the death of both daemons of
+// the master, an orderly end.
+func TestGroupFailsOver(t *testing.T) {
+	l := newGroupLab(t)
+	on := owner(t, l, 20*time.Second)
+	if on.Side != Alpha {
+		t.Errorf("the first election was won by %v, which is not the first of the nodes", on.Side)
+	}
+	wantAlone(t, l, on)
+
+	// By hand to the other node.
+	other := l.other(on)
+	_, errs, code := other.Hastctl("group", "switch", GroupName)
+	if code != CodeRefused || !strings.Contains(errs, on.Side.String()) {
+		t.Errorf("a switch ordered on the wrong node: status %d, %s", code, errs)
+	}
+	began := time.Now()
+	out, errs, code := on.Hastctl("group", "switch", GroupName)
+	if code != 0 {
+		t.Fatalf("group switch: status %d: %s%s", code, out, errs)
+	}
+	must(t, poll(10*time.Second, func() (bool, error) { return other.HasAddress(), nil }))
+	t.Logf("switched by hand: the address was on the other node after %v", time.Since(began).Round(time.Millisecond))
+	on, other = owner(t, l, 10*time.Second), on
+	wantAlone(t, l, on)
+	if on == other {
+		t.Fatal("the group did not move")
+	}
+
+	// The controller dies and is back at once: nothing happens to the group.
+	must(t, on.KillVipd())
+	must(t, on.StartVipd())
+	deadline := time.Now().Add(6 * time.Second)
+	for time.Now().Before(deadline) {
+		if !on.HasApp() || other.HasApp() || other.HasAddress() {
+			t.Fatalf("the group was harmed by a controller that was started again: service %v, on the other node %v, address there %v", on.HasApp(), other.HasApp(), other.HasAddress())
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if on = owner(t, l, 10*time.Second); on == other {
+		t.Fatal("the group moved")
+	}
+	wantAlone(t, l, on)
+
+	// Both daemons of the master die, the machine lives.
+	must(t, on.KillVipd())
+	must(t, on.Kill())
+	began = time.Now()
+	must(t, other.WaitGroup("online", 20*time.Second))
+	t.Logf("both daemons killed: online on the other node after %v", time.Since(began).Round(time.Millisecond))
+	must(t, poll(5*time.Second, func() (bool, error) { return !on.HasAddress(), nil }))
+	if !other.HasAddress() {
+		t.Error("the address is not on the survivor")
+	}
+
+	// They come back: what was left is taken down, nothing stale goes up.
+	must(t, on.Start())
+	must(t, on.StartVipd())
+	must(t, poll(20*time.Second, func() (bool, error) { return !on.HasApp(), nil }))
+	must(t, l.AwaitComplete(30*time.Second))
+	if now := owner(t, l, 10*time.Second); now != other {
+		t.Fatal("the group moved to the one that came back")
+	}
+	wantAlone(t, l, other)
+
+	// An orderly end hands the group over.
+	must(t, other.StopVipd())
+	if other.HasAddress() || other.HasApp() {
+		t.Error("vipd ended and left something behind")
+	}
+	must(t, on.WaitGroup("online", 10*time.Second))
+	for _, n := range l.Nodes {
+		if s, _ := n.Status(); s.Connection == "split-brain" || s.Status == "split-brain" {
+			t.Errorf("%v: %v", n.Side, s)
+		}
+	}
+}
