@@ -1,6 +1,7 @@
 package carp
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 )
@@ -203,7 +204,7 @@ func (m *Machine) Step(now Instant, ev Event, out []Effect) []Effect {
 		out = m.onHeard(&ev.Advert, out)
 	case EvTake:
 		if m.state == Backup && m.fit {
-			out = m.become(Master, "taken over by hand", out)
+			out = m.become(Master, cmp.Or(ev.Reason, "taken over by hand"), out)
 		}
 	case EvResign:
 		if m.state == Master {

@@ -272,7 +272,7 @@ func (g *Group) lower(least int) {
 func (g *Group) begin(i int, goUp bool) {
 	g.lastOp++
 	p := &g.parts[i]
-	p.look, p.found = 0, false // what a monitor says now is of no use any more
+	p.look, p.found = 0, p.found && goUp // what a monitor says now is of no use any more
 	g.op, g.at, g.isUp, g.broken = g.lastOp, i, goUp, ""
 	if goUp {
 		p.is, p.reason = goingUp, ""
@@ -319,7 +319,7 @@ func (g *Group) ended(err string) {
 		err = g.broken + ": " + err
 	}
 	broken := g.broken != ""
-	g.op = 0
+	g.op, p.found = 0, false
 	switch {
 	case g.isUp && err == "":
 		p.is, p.lookAt = up, g.now.add(p.Interval)

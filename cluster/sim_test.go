@@ -395,7 +395,7 @@ func TestGroupIsKeptOverARestart(t *testing.T) {
 		n.boot(false)
 		h.run(20_000 * ms)
 		for _, l := range h.log[lines:] {
-			if strings.Contains(l, "STOPPING") || strings.Contains(l, " 1 ") {
+			if strings.Contains(l, "STOPPING") || strings.Contains(l, "STARTING") || strings.Contains(l, " 1 ") {
 				h.fatal("seed %d: %s", seed, l)
 			}
 		}

@@ -166,6 +166,10 @@ func (g *Group) overall() State {
 		switch g.parts[i].is {
 		case up:
 			ups++
+		case goingUp:
+			if g.parts[i].found { // only made sure of
+				ups++
+			}
 		case down:
 			downs++
 		case stuck, failed:

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -93,12 +94,28 @@ func (e *election) next() (carp.Event, bool) {
 
 // state and stats are those of the runner, as far as there is one.
 func (e *election) state() (carp.State, runner.Stats) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.run == nil {
+	r := e.runner()
+	if r == nil {
 		return carp.Init, runner.Stats{}
 	}
-	return e.run.State(), e.run.Stats()
+	return r.State(), r.Stats()
+}
+
+// ours and rightful are the runner's words for who holds the addresses.
+func (e *election) ours(mac net.HardwareAddr) bool {
+	r := e.runner()
+	return r != nil && r.Ours(mac)
+}
+
+func (e *election) rightful() bool {
+	r := e.runner()
+	return r != nil && r.Rightful()
+}
+
+func (e *election) runner() *runner.Runner {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.run
 }
 
 // Run takes part from Join on until ctx ends.
@@ -198,7 +215,7 @@ func (e *election) keep(ctx context.Context, r *runner.Runner) {
 		return
 	}
 	for end := time.Now().Add(takeFor); holding() && time.Now().Before(end); {
-		if r.Tell(ctx, carp.Event{Kind: carp.EvTake}) != nil || !wait(takeEvery) {
+		if r.Tell(ctx, carp.Event{Kind: carp.EvTake, Reason: "the group was found up, and no other master was heard"}) != nil || !wait(takeEvery) {
 			return
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -64,13 +63,16 @@ func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
 		for _, x := range g.Addresses {
 			prefixes = append(prefixes, x.CIDR)
 		}
-		u.keeper = vip.New(vip.Options{
+		o := vip.Options{
 			Group: g.Name, Addresses: prefixes, Interfaces: g.Interfaces, Log: log, Lifetime: time.Duration(carpDown(g, cfg)),
-			Ours: s.isNode,
 			Lost: func(p netip.Prefix) {
 				s.event("address", g.Name, p.String(), "", "it was taken away, and is put back")
 			},
-		})
+		}
+		if u.election != nil {
+			o.Ours, o.Rightful = u.election.ours, u.election.rightful
+		}
+		u.keeper = vip.New(o)
 		a = &address{u.keeper, len(prefixes), g.Interfaces, u.activeInterface}
 	}
 	list, drivers := parts(g, st, a)
@@ -145,11 +147,14 @@ func (u *group) newElection(cfg carp.Config) (*election, error) {
 	for _, x := range g.Addresses {
 		e.o.Addresses = append(e.o.Addresses, x.CIDR.Addr())
 	}
-	if g.Unicast {
-		for _, name := range g.Nodes {
-			if n, err := u.s.o.conf.Node(name); err == nil && name != u.s.o.node.Name {
-				e.o.Peers = append(e.o.Peers, n.Addresses[0])
-			}
+	for _, name := range g.Nodes {
+		n, err := u.s.o.conf.Node(name)
+		if err != nil || name == u.s.Node() {
+			continue
+		}
+		e.o.Nodes = append(e.o.Nodes, n.Addresses...)
+		if g.Unicast {
+			e.o.Peers = append(e.o.Peers, n.Addresses[0])
 		}
 	}
 	e.changed = u.onElection
@@ -245,8 +250,7 @@ func (u *group) move(ctx context.Context) {
 			if was == "" || was == name {
 				continue
 			}
-			err := errors.Join(u.keeper.Down(), u.keeper.Up(ctx, name))
-			if err != nil {
+			if err := u.keeper.Up(ctx, name); err != nil {
 				u.s.o.log.Error("the addresses could not be moved", "group", u.conf.Name, "from", was, "to", name, "reason", err)
 				u.machine.Tell(cluster.Event{Kind: cluster.EvLost, Part: len(u.machine.Status().Parts) - 1, Err: err.Error()})
 				continue
