@@ -248,6 +248,8 @@ func TestAgentScores(t *testing.T) {
 		{"inconsistent alone", uptodate.with(func(s *state) { s.connection, s.disk, s.peerDisk = "connecting", "inconsistent", "unknown" }), ""},
 		{"outdated alone", uptodate.with(func(s *state) { s.connection, s.disk, s.peerDisk = "connecting", "outdated", "unknown" }), ""},
 		{"split-brain", uptodate.with(func(s *state) { s.status, s.connection = "split-brain", "split-brain" }), ""},
+		{"split-brain by its status", uptodate.with(func(s *state) { s.status = "split-brain" }), ""},
+		{"split-brain by its connection", uptodate.with(func(s *state) { s.connection = "split-brain" }), ""},
 		{"refused", uptodate.with(func(s *state) { s.status, s.connection = "degraded", "refused" }), ""},
 		{"disk failed", uptodate.with(func(s *state) { s.status, s.disk = "failed", "failed" }), ""},
 		{"new", uptodate.with(func(s *state) { s.resuid = "0000000000000000" }), "10"},
