@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha1"
+	"math/rand/v2"
 	"net/netip"
 	"reflect"
 	"testing"
@@ -89,39 +90,58 @@ func TestVRRPRoundTrip(t *testing.T) {
 
 func TestReplay(t *testing.T) {
 	var r Replay
-	fresh := func(from netip.Addr, n uint64, want bool) {
+	fresh := func(n uint64, want bool) {
 		t.Helper()
-		if got := r.Fresh(from, n); got != want {
-			t.Errorf("%d from %v: %v, want %v", n, from, got, want)
+		if got := r.Fresh(n); got != want {
+			t.Errorf("%d: %v, want %v", n, got, want)
 		}
 	}
-	for n := uint64(100); n < 110; n++ {
-		fresh(self, n, true)
-		fresh(self, n, false)
+	for n := uint64(1000); n < 1010; n++ {
+		fresh(n, true)
+		fresh(n, false)
 	}
-	fresh(self, 120, true) // some were lost
-	fresh(self, 115, false)
-	fresh(other, 105, true) // counts for itself
-	fresh(self, 50, true)   // started again
-	fresh(self, 51, true)
-	fresh(self, 105, false) // what was sent before it
-	fresh(self, 121, true)  // never seen: it may have been on its way
-	fresh(self, 52, true)
-	fresh(self, ^uint64(0), true)
-	fresh(self, ^uint64(0), false)
-	for i := range uint64(1000) { // starts again and again: bounded
-		r.Fresh(self, i<<40)
+	fresh(1020, true) // some were late
+	fresh(1015, true)
+	fresh(1015, false)
+	fresh(1005, false)
+	fresh(1100, true)
+	fresh(1019, false) // too late
+	fresh(1098, true)
+	fresh(50, true) // another start
+	fresh(51, true)
+	fresh(1005, false)
+	fresh(1101, true)
+	fresh(52, true)
+	fresh(^uint64(0), true)
+	fresh(^uint64(0), false)
+	for i := range uint64(10 * maxRanges) { // starts again and again: bounded
+		r.Fresh(i << 40)
+		fresh(52, false) // was silent for long, yet within what is remembered
+		if i == maxRanges/2 {
+			break
+		}
 	}
-	if n := len(r.senders[self]); n > maxRanges {
+	for i := range uint64(10 * maxRanges) {
+		r.Fresh(i<<40 + 7)
+	}
+	if n := len(r.ranges); n > maxRanges {
 		t.Errorf("%d ranges are kept", n)
 	}
-	a := netip.MustParseAddr("10.1.0.0")
-	for range 1000 {
-		a = a.Next()
-		r.Fresh(a, 1)
-	}
-	if len(r.senders) > maxSenders {
-		t.Errorf("%d senders are kept", len(r.senders))
+}
+
+// Whatever comes in whatever order, no number is taken twice.
+func TestReplayTakesNothingTwice(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	for range 200 {
+		var r Replay
+		taken, starts := map[uint64]bool{}, []uint64{0, 100, 1 << 40, ^uint64(0) - 300}
+		for range 2000 {
+			n := starts[rng.IntN(len(starts))] + rng.Uint64N(300)
+			if r.Fresh(n) && taken[n] {
+				t.Fatalf("%d was taken twice", n)
+			}
+			taken[n] = true
+		}
 	}
 }
 

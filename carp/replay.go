@@ -1,57 +1,60 @@
 package carp
 
-import "net/netip"
+import "slices"
 
-// Replay tells packets that were seen before from new ones. A sender counts
-// upwards; one that started again begins somewhere else, by chance below. So for
-// each sender the ranges of what it has sent are kept, and a number is new if it
-// lies in none. It makes the range below it longer: what was skipped is no longer
-// waited for.
+// Replay tells packets that were seen before from new ones by their counters. The
+// code of a packet does not cover its sender's address, so whoever sends it, a number
+// is good once for the whole group; own numbers are told to it as well, lest a node
+// believe an echo of itself.
+//
+// Each start of a sender counts upwards from a number drawn at random. For each the
+// range of what it has sent is kept: a number is new if it lies in none, or among the
+// last of one and was not seen there.
 type Replay struct {
-	senders map[netip.Addr][]span
+	ranges []span // the one used last at the end
 }
 
-type span struct{ first, last uint64 }
+// span is a range. Of its last numbers each one is remembered.
+type span struct {
+	first, last uint64
+	seen        uint64 // bit i: last - i was seen
+}
 
 const (
-	// maxSenders bounds the addresses that are remembered. Who is counted here
-	// knows the password.
-	maxSenders = 64
-	// maxRanges bounds how many starts of one are remembered; the oldest is
-	// forgotten.
-	maxRanges = 64
+	// maxRanges bounds how many starts are remembered; the one that was silent for
+	// longest is forgotten. Who adds to them knows the password.
+	maxRanges = 256
 	// maxGap is how many packets in a row may be lost without a new range.
 	maxGap = 1 << 31
+	// window is how much later than its successors a packet may come.
+	window = 64
 )
 
 // Fresh takes the number of a packet that was signed rightly.
-func (r *Replay) Fresh(from netip.Addr, n uint64) bool {
-	ranges, known := r.senders[from]
-	if !known {
-		if len(r.senders) >= maxSenders {
-			return false
-		}
-		if r.senders == nil {
-			r.senders = map[netip.Addr][]span{}
-		}
-	}
-	var below *span
-	for i := range ranges {
-		x := &ranges[i]
+func (r *Replay) Fresh(n uint64) bool {
+	below := -1
+	for i := range r.ranges {
+		x := &r.ranges[i]
 		if n >= x.first && n <= x.last {
+			if back := x.last - n; back < window && x.seen>>back&1 == 0 {
+				x.seen |= 1 << back
+				return true
+			}
 			return false
 		}
-		if x.last < n && (below == nil || x.last > below.last) {
-			below = x
+		if x.last < n && (below < 0 || x.last > r.ranges[below].last) {
+			below = i
 		}
 	}
-	if below != nil && n-below.last <= maxGap {
-		below.last = n
-		return true
+	next := span{n, n, 1}
+	switch {
+	case below >= 0 && n-r.ranges[below].last <= maxGap:
+		x := r.ranges[below]
+		next.first, next.seen = x.first, x.seen<<(n-x.last)|1
+		r.ranges = slices.Delete(r.ranges, below, below+1)
+	case len(r.ranges) == maxRanges:
+		r.ranges = slices.Delete(r.ranges, 0, 1)
 	}
-	if len(ranges) == maxRanges {
-		ranges = append(ranges[:0], ranges[1:]...)
-	}
-	r.senders[from] = append(ranges, span{n, n})
+	r.ranges = append(r.ranges, next)
 	return true
 }

@@ -48,17 +48,24 @@ func (s *sightings) see(from netip.Addr, counter uint64, on string) seen {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := boot()
-	if s.replay.Fresh(from, counter) {
-		if s.last == nil {
+	if s.replay.Fresh(counter) {
+		if s.last == nil || len(s.last) >= maxSenders {
 			s.last = map[netip.Addr]sighting{}
 		}
-		s.last[from] = sighting{counter, on, at} // as bounded as Replay is
+		s.last[from] = sighting{counter, on, at}
 		return seenNew
 	}
 	if l, ok := s.last[from]; ok && l.counter == counter && l.on != on && at-l.at < copyGap {
 		return seenElsewhere
 	}
 	return seenBefore
+}
+
+// sent notes an own packet: its echo is a replay.
+func (s *sightings) sent(counter uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replay.Fresh(counter)
 }
 
 // senders are the nodes whose good packets were heard.

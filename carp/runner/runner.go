@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -54,7 +55,9 @@ type Options struct {
 type Stats struct {
 	Sent     uint64
 	Received uint64
-	Refused  [carp.Faults]uint64
+	// Refused packets by what was wrong. Those of other groups are not among them:
+	// the kernel drops them.
+	Refused [carp.Faults]uint64
 }
 
 // Runner takes part in an election. Run it.
@@ -109,8 +112,8 @@ func New(o Options) *Runner {
 	if o.Protocol == CARP {
 		r.key = r.newKey()
 		r.machine = carp.NewCARP(o.Election)
-		// Numbers go forward over restarts as long as the clock does.
-		r.counter = uint64(time.Now().Unix()) << 32
+		// Far from those of every other start, with room to count on.
+		r.counter = rand.Uint64() >> 1
 	} else {
 		r.machine = carp.NewVRRP(o.Election)
 	}
@@ -232,6 +235,7 @@ func (r *Runner) send(a *carp.Advert) {
 			var b []byte
 			if r.o.Protocol == CARP {
 				r.counter++
+				r.sightings.sent(r.counter)
 				p := carp.CARPPacket(a, r.o.ID, r.counter)
 				b = p.Append(nil, r.key)
 			} else {
