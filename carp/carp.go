@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha1"
 	"encoding/binary"
+	"hash"
 	"net/netip"
 )
 
@@ -35,11 +36,13 @@ type CARPAdvert struct {
 	Counter  uint64
 }
 
-// CARPKey signs for one group: with its password, over its number and addresses.
+// CARPKey signs for one group: with its password, over its number and addresses. It
+// serves one goroutine.
 type CARPKey struct {
-	vhid     uint8
-	password []byte
-	signed   []byte // what comes before the counter
+	vhid   uint8
+	hash   hash.Hash
+	signed []byte // what comes before the counter
+	result [sha1.Size]byte
 }
 
 // maxPassword is what the BSDs take of a password, in bytes.
@@ -49,19 +52,19 @@ const maxPassword = 20
 // any order, without their prefix lengths.
 func NewCARPKey(vhid uint8, password []byte, addresses []netip.Addr) *CARPKey {
 	k := &CARPKey{vhid: vhid, signed: []byte{2, 1, vhid}}
-	k.password = append(k.password, password[:min(len(password), maxPassword)]...)
+	k.hash = hmac.New(sha1.New, password[:min(len(password), maxPassword)])
 	for _, a := range sortAddresses(addresses) {
 		k.signed = append(k.signed, a.AsSlice()...)
 	}
 	return k
 }
 
-// code is the HMAC of a packet with this counter.
+// code is the HMAC of a packet with this counter; valid until the next one.
 func (k *CARPKey) code(counter []byte) []byte {
-	h := hmac.New(sha1.New, k.password)
-	h.Write(k.signed)
-	h.Write(counter)
-	return h.Sum(nil)
+	k.hash.Reset()
+	k.hash.Write(k.signed)
+	k.hash.Write(counter)
+	return k.hash.Sum(k.result[:0])
 }
 
 // Append makes the packet.

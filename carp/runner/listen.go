@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,8 +34,9 @@ func (r *Runner) listen(s *socket) (*listener, error) {
 		defer l.failed.Store(true)
 		for {
 			more, err := s.wait(read)
+			bad := 0
 			if err == nil && more {
-				err = r.drain(l)
+				bad, err = r.drain(l)
 			}
 			if err != nil {
 				r.o.Log.Warn("adverts cannot be received", "group", r.o.Group, "interface", s.name, "error", err)
@@ -43,45 +45,54 @@ func (r *Runner) listen(s *socket) (*listener, error) {
 			if !more {
 				return
 			}
+			if bad > 0 {
+				time.Sleep(nap)
+			}
 		}
 	})
 	return l, nil
 }
 
-// maxDrain is how many packets are read before it is looked whether to stop.
-const maxDrain = 256
+// A flood of bad packets costs half a processor at most, however fast it is: after
+// maxDrain packets with bad ones among them nothing is read for a nap. Good packets
+// wait in the socket meanwhile.
+const (
+	maxDrain = 512
+	nap      = time.Millisecond
+)
 
-func (r *Runner) drain(l *listener) error {
+// drain reads what is there, and counts what was bad of it.
+func (r *Runner) drain(l *listener) (bad int, err error) {
 	for range maxDrain {
 		p, got, err := l.s.receive()
 		if err != nil || got == nothing {
-			return err
+			return bad, err
 		}
-		if got == aPacket {
-			r.take(&p, l)
+		if got != aPacket || !r.take(&p, l) {
+			bad++
 		}
 	}
-	return nil
+	return bad, nil
 }
 
 // take hands a good packet to the owner. If the owner is behind, the packet is
 // lost, as it may be on any network.
-func (r *Runner) take(p *packet, l *listener) {
+func (r *Runner) take(p *packet, l *listener) (good bool) {
 	if r.isSelf(p.from) {
-		return
+		return true
 	}
 	a, counter, fault := r.parse(p, l.key)
 	if fault == carp.FaultNone && r.o.Protocol == CARP {
 		switch r.sightings.see(p.from, counter, l.s.name) {
 		case seenElsewhere:
-			return
+			return true
 		case seenBefore:
 			fault = carp.FaultReplay
 		}
 	}
 	if fault != carp.FaultNone {
 		r.refuse(p, fault, l.s.name)
-		return
+		return false
 	}
 	r.received.Add(1)
 	r.senders.note(p.from, l.s.index)
@@ -89,6 +100,7 @@ func (r *Runner) take(p *packet, l *listener) {
 	case r.heard <- a:
 	default:
 	}
+	return true
 }
 
 func (r *Runner) isSelf(a netip.Addr) bool {

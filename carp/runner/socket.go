@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,9 @@ type socket struct {
 	self  netip.Addr
 	buf   []byte
 	oob   []byte
+	iov   unix.Iovec
+	msg   unix.Msghdr
+	from  unix.RawSockaddrInet6 // or an IPv4 one, which is shorter
 }
 
 // maxPacket is the longest packet of either protocol with its IPv4 header, and more
@@ -60,7 +64,8 @@ func openSocket(ifc *net.Interface, six bool, o *Options) (*socket, error) {
 		return nil, fmt.Errorf("raw socket for protocol %d: %w", carp.IPProtocol, err)
 	}
 	s.fd = fd
-	if err := errors.Join(unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, ifc.Name), s.options(len(o.Peers) == 0)); err != nil {
+	if err := errors.Join(unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, ifc.Name), s.options(len(o.Peers) == 0),
+		attach(fd, filter(six, o.ID))); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("socket options on %s: %w", ifc.Name, err)
 	}
@@ -164,21 +169,22 @@ const (
 	aPacket
 )
 
-// receive takes the next packet.
+// receive takes the next packet. It allocates nothing: there may be floods.
 func (s *socket) receive() (packet, got, error) {
-	n, oobn, _, from, err := unix.Recvmsg(s.fd, s.buf, s.oob, unix.MSG_DONTWAIT)
-	switch {
-	case errors.Is(err, unix.EAGAIN):
+	n, oobn, errno := s.recvmsg()
+	switch errno {
+	case 0:
+	case unix.EAGAIN:
 		return packet{}, nothing, nil
-	case errors.Is(err, unix.EINTR):
+	case unix.EINTR:
 		return packet{}, rubbish, nil
-	case err != nil:
-		return packet{}, nothing, os.NewSyscallError("recvmsg", err)
+	default:
+		return packet{}, nothing, os.NewSyscallError("recvmsg", errno)
 	}
 	var p packet
 	var good bool
 	if s.six {
-		p, good = s.packet6(s.buf[:n], s.oob[:oobn], from)
+		p, good = packet6(s.buf[:n], s.oob[:oobn], netip.AddrFrom16(s.from.Addr))
 	} else {
 		p, good = packet4(s.buf[:n])
 	}
@@ -186,6 +192,20 @@ func (s *socket) receive() (packet, got, error) {
 		return packet{}, rubbish, nil
 	}
 	return p, aPacket, nil
+}
+
+// recvmsg is unix.Recvmsg into buffers that are kept.
+func (s *socket) recvmsg() (n, oobn int, errno unix.Errno) {
+	s.iov.Base = &s.buf[0]
+	s.iov.SetLen(len(s.buf))
+	s.msg = unix.Msghdr{Iov: &s.iov, Name: (*byte)(unsafe.Pointer(&s.from)), Namelen: unix.SizeofSockaddrInet6}
+	s.msg.SetIovlen(1)
+	if s.six {
+		s.msg.Control = &s.oob[0]
+		s.msg.SetControllen(len(s.oob))
+	}
+	r, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.msg)), unix.MSG_DONTWAIT)
+	return int(r), int(s.msg.Controllen), errno
 }
 
 // packet4 splits what a raw IPv4 socket gives: header and payload.
@@ -204,24 +224,23 @@ func packet4(b []byte) (packet, bool) {
 	}, true
 }
 
-func (s *socket) packet6(b, oob []byte, from unix.Sockaddr) (packet, bool) {
-	src, ok := from.(*unix.SockaddrInet6)
-	if !ok {
-		return packet{}, false
-	}
-	p := packet{from: netip.AddrFrom16(src.Addr), payload: b}
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return packet{}, false
-	}
-	for _, m := range messages {
-		switch {
-		case m.Header.Level != unix.IPPROTO_IPV6:
-		case m.Header.Type == unix.IPV6_HOPLIMIT && len(m.Data) >= 4:
-			p.ttl = int(binary.NativeEndian.Uint32(m.Data))
-		case m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= 16:
-			p.to = netip.AddrFrom16([16]byte(m.Data[:16]))
+// packet6 takes what a raw IPv6 socket gives: the payload, and hop limit and
+// destination beside it.
+func packet6(b, oob []byte, from netip.Addr) (packet, bool) {
+	p := packet{from: from, payload: b}
+	for len(oob) >= unix.SizeofCmsghdr {
+		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
+		if err != nil {
+			return packet{}, false
 		}
+		switch {
+		case h.Level != unix.IPPROTO_IPV6:
+		case h.Type == unix.IPV6_HOPLIMIT && len(data) >= 4:
+			p.ttl = int(binary.NativeEndian.Uint32(data))
+		case h.Type == unix.IPV6_PKTINFO && len(data) >= 16:
+			p.to = netip.AddrFrom16([16]byte(data[:16]))
+		}
+		oob = rest
 	}
 	return p, p.to.IsValid()
 }

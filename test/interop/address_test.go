@@ -19,6 +19,7 @@ func master(t *testing.T, h *host, more ...string) *process {
 
 func TestAddressesOutliveNobody(t *testing.T) {
 	needNet(t)
+	t.Parallel()
 	const lifetime, slack = 2 * time.Second, 200 * time.Millisecond
 	for _, s := range []struct {
 		name   string
@@ -96,6 +97,7 @@ func TestLeftoverIsCleaned(t *testing.T) {
 
 func TestStrangersConflictStopsUs(t *testing.T) {
 	needNet(t)
+	t.Parallel()
 	for _, address := range both {
 		t.Run(address, func(t *testing.T) {
 			t.Parallel()

@@ -16,6 +16,7 @@ var (
 // the other has the address, and alone.
 func TestUcarp(t *testing.T) {
 	needNet(t, "ucarp")
+	t.Parallel()
 	t.Run("we are master first", func(t *testing.T) {
 		t.Parallel()
 		l := newLAN(t, 2, 1)
@@ -73,6 +74,7 @@ func TestUcarp(t *testing.T) {
 
 func TestKeepalived(t *testing.T) {
 	needNet(t, "keepalived")
+	t.Parallel()
 	t.Run("we are master first", func(t *testing.T) {
 		t.Parallel()
 		l := newLAN(t, 2, 1)

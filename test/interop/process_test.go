@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -155,6 +157,18 @@ func (p *process) stats() runner.Stats {
 	}
 }
 
+// processor is the processor time that it used.
+func (p *process) processor() time.Duration {
+	p.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	must(p.t, err)
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	var user, system int64
+	fmt.Sscan(f[11], &user)
+	fmt.Sscan(f[12], &system)
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
 var (
 	programOnce sync.Once
 	programDir  string
@@ -183,7 +197,12 @@ func elector(t *testing.T) string {
 	return programDir + "/elector"
 }
 
+// atOnce is how many tests run at the same time: they mostly wait.
+const atOnce = "6"
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", atOnce)
 	code := m.Run()
 	if programDir != "" {
 		os.RemoveAll(programDir)
