@@ -57,8 +57,8 @@ const (
 	refreshes = 3
 	// putBackGap bounds how often an address that is taken away is put back.
 	putBackGap = 100 * time.Millisecond
-	// announceSoon and those below are when the network is told after an address was added: a
-	// switch that was just plugged in forwards nothing at first.
+	// announceSoon and those below are when the network is told after an address was
+	// added: a switch that was just plugged in forwards nothing at first.
 	announceSoon  = 100 * time.Millisecond
 	announceLater = time.Second
 	announceLast  = 5 * time.Second
@@ -125,15 +125,15 @@ func (k *Keeper) ask(ctx context.Context, ifc *net.Interface) error {
 	if len(ifc.HardwareAddr) != 6 {
 		return nil
 	}
-	c, err := probe(ctx, ifc, k.addrs())
-	switch {
-	case err != nil:
+	found, err := probe(ctx, ifc, k.addrs())
+	if err != nil {
 		k.o.Log.Warn("cannot look for others with the address", "group", k.o.Group, "error", err)
-	case c == nil:
-	case k.o.Ours != nil && k.o.Ours(c.MAC):
+	}
+	for _, c := range found {
+		if k.o.Ours == nil || !k.o.Ours(c.MAC) {
+			return &c
+		}
 		k.o.Log.Warn("the other node still has the address: announcing over it", "group", k.o.Group, "address", c.Address.String(), "mac", c.MAC.String())
-	default:
-		return c
 	}
 	return nil
 }

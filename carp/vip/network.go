@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/mdlayher/packet"
@@ -29,52 +30,38 @@ func (c *Conflict) Error() string {
 	return fmt.Sprintf("address %s is in use by %s on %s", c.Address, c.MAC, c.On)
 }
 
-// probe asks on an interface who has the addresses. It takes probeTime, or less
-// when somebody answers.
-func probe(ctx context.Context, ifc *net.Interface, addrs []netip.Addr) (*Conflict, error) {
+// maxConflicts bounds what a probe reports.
+const maxConflicts = 16
+
+// probe asks on an interface who has the addresses. It takes probeTime.
+func probe(ctx context.Context, ifc *net.Interface, addrs []netip.Addr) ([]Conflict, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	type answer struct {
-		c   *Conflict
-		err error
-	}
-	answers := make(chan answer, 2)
-	asked := 0
-	for _, six := range []bool{false, true} {
+	var found [2][]Conflict
+	var errs [2]error
+	var wg sync.WaitGroup
+	for i, six := range []bool{false, true} {
 		var list []netip.Addr
 		for _, a := range addrs {
 			if a.Is6() == six {
 				list = append(list, a)
 			}
 		}
-		if len(list) == 0 {
-			continue
-		}
-		asked++
-		go func() {
-			c, err := probeFamily(ctx, ifc, list, six)
-			answers <- answer{c, err}
-		}()
-	}
-	var first answer
-	for range asked {
-		if a := <-answers; a.c != nil || a.err != nil && first.c == nil {
-			first = a
-			if a.c != nil {
-				cancel()
-			}
+		if len(list) > 0 {
+			wg.Go(func() { found[i], errs[i] = probeFamily(ctx, ifc, list, six) })
 		}
 	}
-	return first.c, first.err
+	wg.Wait()
+	return append(found[0], found[1]...), errors.Join(errs[:]...)
 }
 
 // advertisements lets the kernel pass on neighbour advertisements alone: among the
 // other traffic of a busy interface an answer might be lost.
 var advertisements = func() []bpf.RawInstruction {
 	raw, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: 14 + 6, Size: 1},
+		bpf.LoadAbsolute{Off: etherHead + 6, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: nextICMP, SkipTrue: 3},
-		bpf.LoadAbsolute{Off: 14 + ipv6Head, Size: 1},
+		bpf.LoadAbsolute{Off: etherHead + ipv6Head, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpAdvertise, SkipTrue: 1},
 		bpf.RetConstant{Val: 1 << 16},
 		bpf.RetConstant{Val: 0},
@@ -85,18 +72,20 @@ var advertisements = func() []bpf.RawInstruction {
 	return raw
 }()
 
-func probeFamily(ctx context.Context, ifc *net.Interface, addrs []netip.Addr, six bool) (*Conflict, error) {
+func probeFamily(ctx context.Context, ifc *net.Interface, addrs []netip.Addr, six bool) (found []Conflict, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("look for others with the address on %s: %w", ifc.Name, err)
+		}
+	}()
 	kind := etherARP
-	if six {
-		kind = etherIPv6
-	}
 	var only *packet.Config
 	if six {
-		only = &packet.Config{Filter: advertisements}
+		kind, only = etherIPv6, &packet.Config{Filter: advertisements}
 	}
 	c, err := packet.Listen(ifc, packet.Raw, kind, only)
 	if err != nil {
-		return nil, fmt.Errorf("look for others with the address on %s: %w", ifc.Name, err)
+		return nil, err
 	}
 	defer c.Close()
 	for _, a := range addrs {
@@ -105,47 +94,45 @@ func probeFamily(ctx context.Context, ifc *net.Interface, addrs []netip.Addr, si
 			frame, to = question6(a)
 		}
 		if _, err := c.WriteTo(ethernet(frame, ifc.HardwareAddr, to, kind), &packet.Addr{HardwareAddr: to}); err != nil {
-			return nil, fmt.Errorf("look for others with the address on %s: %w", ifc.Name, err)
+			return nil, err
 		}
 	}
-	deadline, _ := ctx.Deadline()
-	c.SetReadDeadline(deadline)
+	// A probe that is given up ends at once.
+	defer context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Now()) })()
 	buf := make([]byte, 2048)
-	for {
+	for len(found) < maxConflicts {
 		n, _, err := c.ReadFrom(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
-			return nil, nil
+			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("look for others with the address on %s: %w", ifc.Name, err)
+			return found, err
 		}
-		if n < 14 {
+		ip, mac, ok := claim(buf[:n], six)
+		if !ok || !slices.Contains(addrs, ip) || own(mac) {
 			continue
 		}
-		mac := net.HardwareAddr(append([]byte(nil), buf[6:12]...))
-		var ip netip.Addr
-		if six {
-			x, ok := parseAdvertisement(buf[14:n])
-			if !ok {
-				continue
-			}
-			ip = x
-		} else {
-			a, ok := parseARP(buf[14:n])
-			if !ok || a.senderIP.IsUnspecified() {
-				continue
-			}
-			ip, mac = a.senderIP, append(net.HardwareAddr(nil), a.sender...)
-		}
-		if own(mac) {
-			continue
-		}
-		for _, a := range addrs {
-			if a == ip {
-				return &Conflict{Address: ip, MAC: mac, On: ifc.Name}, nil
-			}
+		same := func(x Conflict) bool { return x.Address == ip && bytes.Equal(x.MAC, mac) }
+		if !slices.ContainsFunc(found, same) {
+			found = append(found, Conflict{Address: ip, MAC: mac, On: ifc.Name})
 		}
 	}
+	return found, nil
+}
+
+const etherHead = 14
+
+// claim reads from a frame who says to have which address.
+func claim(frame []byte, six bool) (netip.Addr, net.HardwareAddr, bool) {
+	if len(frame) < etherHead {
+		return netip.Addr{}, nil, false
+	}
+	if six {
+		ip, ok := parseAdvertisement(frame[etherHead:])
+		return ip, bytes.Clone(frame[6:12]), ok
+	}
+	a, ok := parseARP(frame[etherHead:])
+	return a.senderIP, bytes.Clone(a.sender), ok && !a.senderIP.IsUnspecified()
 }
 
 // own says whether a MAC is of one of this machine's interfaces: with standby
@@ -157,7 +144,7 @@ func own(mac net.HardwareAddr) bool {
 
 // ethernet puts a payload into a frame.
 func ethernet(payload []byte, from, to net.HardwareAddr, kind int) []byte {
-	b := make([]byte, 0, 14+len(payload))
+	b := make([]byte, 0, etherHead+len(payload))
 	b = append(b, to...)
 	b = append(b, from...)
 	b = append(b, byte(kind>>8), byte(kind))
