@@ -341,3 +341,45 @@ func TestFloodOfVRRP(t *testing.T) {
 		t.Errorf("refused %v", s.Refused)
 	}
 }
+
+// Nodes of one rank with addresses of both families, over multicast and by unicast:
+// one master, and nothing moves.
+func TestEqualsWithBothFamilies(t *testing.T) {
+	needNet(t)
+	t.Parallel()
+	for name, more := range map[string][2][]string{
+		"multicast": {},
+		"unicast":   {{"-peers", "10.9.0.2,fd09::2"}, {"-peers", "10.9.0.1,fd09::1"}},
+	} {
+		for _, proto := range []string{"carp", "vrrp"} {
+			t.Run(proto+" "+name, func(t *testing.T) {
+				t.Parallel()
+				l := newLAN(t, 2, 1)
+				a, b := l.hosts[0], l.hosts[1]
+				args := []string{"-proto", proto, "-pass", "x", "-preempt"}
+				p := a.vrrp(t, append(args, more[0]...)...)
+				eventually(t, 15*time.Second, "MASTER", func() bool { return p.state() == "MASTER" && a.has(service4) && a.has(service6) })
+				q := b.vrrp(t, append(args, more[1]...)...)
+				// The higher address is the better one: at once or never.
+				eventually(t, 10*time.Second, "one master", func() bool { return q.state() != "INIT" && q.stats().Received > 0 })
+				time.Sleep(4 * time.Second)
+				before := p.changes() + q.changes()
+				if p.state() == q.state() || one(both, a, b) == nil {
+					t.Fatalf("both are %s", p.state())
+				}
+				holds(t, 3*time.Second, "nothing moves", func() bool { return p.changes()+q.changes() == before })
+				var dead, next *process = p, q
+				if q.state() == "MASTER" {
+					dead, next = q, p
+				}
+				for _, s := range [2]*process{p, q} {
+					if n := s.stats().Refused; n != ([len(n)]uint64{}) {
+						t.Errorf("refused %v", n)
+					}
+				}
+				dead.terminate()
+				eventually(t, 5*time.Second, "the other takes over", func() bool { return one(both, a, b) == next.host })
+			})
+		}
+	}
+}
