@@ -15,6 +15,10 @@ type operator struct {
 	tries    int
 }
 
+// minRate is the lowest max-rate that an operator sets, in bytes a second: healing
+// is to end within healTime.
+const minRate = 1 << 20
+
 func (n *node) idleOrders() bool { return n.state == running && len(n.commands) == 0 }
 
 func (n *node) role(r metadata.Role, force bool) *order {
@@ -132,7 +136,7 @@ func (w *World) operateOn(n *node, st, peer *replicate.Status, primaries int) {
 		case x < 0.11:
 			n.command(replicate.Command{Kind: replicate.CmdDisconnect})
 		case x < 0.12:
-			n.command(replicate.Command{Kind: replicate.CmdReplaceConfig, Config: &replicate.Live{Suspend: w.prof.Suspend, MaxRate: w.span(0, 64<<20)}})
+			n.command(replicate.Command{Kind: replicate.CmdReplaceConfig, Config: &replicate.Live{Suspend: w.prof.Suspend, MaxRate: w.span(minRate, 64<<20)}})
 		case !n.app.opened && !n.app.manual:
 			n.app.open()
 		}
