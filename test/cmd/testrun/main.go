@@ -41,7 +41,7 @@ func main() {
 	flag.StringVar(&o.race, "race", "auto", "the race detector: `on`, off, or auto (where gcc is there)")
 	flag.BoolVar(&o.short, "short", false, "tell the tests to be short")
 	flag.StringVar(&o.run, "run", "", "only tests whose names match this `expression`")
-	flag.DurationVar(&o.timeout, "timeout", 10*time.Minute, "of each package")
+	flag.DurationVar(&o.timeout, "timeout", 20*time.Minute, "of each package")
 	flag.StringVar(&o.skips, "skips", "test/skips.txt", "the `file` of tests that may be skipped although CI=true")
 	flag.Parse()
 	o.packages = flag.Args()
@@ -66,7 +66,7 @@ type phase struct {
 
 var (
 	simulated = in("hastd/test/sim")
-	daemons   = in("hastd/test/lab", "hastd/test/contrib", "hastd/cmd/hastd", "hastd/cmd/hastctl", "hastd/cmd/internal/demo")
+	daemons   = in("hastd/test/lab", "hastd/test/interop", "hastd/test/contrib", "hastd/cmd/hastd", "hastd/cmd/hastctl", "hastd/cmd/internal/demo")
 )
 
 // phases in their order: who broke a rule reads it within seconds.
