@@ -19,6 +19,16 @@ import (
 // may take a minute to stop.
 const orderTimeout = 75 * time.Second
 
+// askGroups asks vipd for its groups, and gives the way to ask more.
+func (a *app) askGroups(cmd *cobra.Command) (api.GroupClient, api.Groups, error) {
+	c, err := a.groupClient(cmd)
+	if err != nil {
+		return c, api.Groups{}, err
+	}
+	st, err := c.Groups(cmd.Context())
+	return c, st, err
+}
+
 // groupClient is the way to vipd.
 func (a *app) groupClient(cmd *cobra.Command) (api.GroupClient, error) {
 	socket, err := a.socket(func(_ conf.Hastd, v conf.Vipd) string { return v.Control })
@@ -65,11 +75,7 @@ func (a *app) groupStatusCommand() *cobra.Command {
 		Short: "show the state of groups on this node",
 		Args:  cobra.MaximumNArgs(1), ValidArgsFunction: once(a.completeGroups),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.groupClient(cmd)
-			if err != nil {
-				return err
-			}
-			st, err := c.Groups(cmd.Context())
+			c, st, err := a.askGroups(cmd)
 			if err != nil {
 				return err
 			}
@@ -96,11 +102,7 @@ func (a *app) groupOrder(order, short, long string) *cobra.Command {
 		Args: cobra.ExactArgs(1), ValidArgsFunction: once(a.completeGroups),
 		Annotations: map[string]string{"order": order},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.groupClient(cmd)
-			if err != nil {
-				return err
-			}
-			st, err := c.Groups(cmd.Context())
+			c, st, err := a.askGroups(cmd)
 			if err != nil {
 				return err
 			}
@@ -160,11 +162,7 @@ last word of it (app), a bare address, or the name of the whole group.`,
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: once(a.completeParts),
 		Annotations: map[string]string{"order": "clear"},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.groupClient(cmd)
-			if err != nil {
-				return err
-			}
-			st, err := c.Groups(cmd.Context())
+			c, st, err := a.askGroups(cmd)
 			if err != nil {
 				return err
 			}

@@ -14,16 +14,7 @@ const manDir = "../../docs/man"
 
 func TestManualPagesAreFresh(t *testing.T) {
 	a := &app{stdio: stdio{io.Discard, io.Discard}}
-	pages, err := manpage.Generate(a.tree())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if *update {
-		if err := manpage.Write(pages, "hastctl", manDir); err != nil {
-			t.Fatal(err)
-		}
-	}
-	stale, err := manpage.Stale(pages, "hastctl", manDir)
+	stale, err := manpage.Check(a.tree(), manDir, *update)
 	if err != nil {
 		t.Fatal(err)
 	}

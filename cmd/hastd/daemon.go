@@ -25,14 +25,6 @@ import (
 	"hastd/transport"
 )
 
-// options of a daemon.
-type options struct {
-	conf  *conf.Config
-	node  *conf.Node
-	flags daemon.Flags // to read the configuration again
-	log   *slog.Logger
-}
-
 // server is everything that runs. It is the backend of the API and the source of
 // the metrics.
 type server struct {
@@ -65,16 +57,16 @@ const (
 
 // start brings everything up. Only what makes the daemon useless is an error: no
 // control socket, no state directory, no key, a port that another program has.
-func start(o options) (*server, error) {
-	hastd, _ := o.conf.Effective(o.node)
-	d := &server{node: o.node, hastd: hastd, flags: o.flags, log: o.log, conf: o.conf, servers: daemon.Servers{Log: o.log}}
+func start(o daemon.Setup) (*server, error) {
+	hastd, _ := o.Conf.Effective(o.Node)
+	d := &server{node: o.Node, hastd: hastd, flags: o.Flags, log: o.Log, conf: o.Conf, servers: daemon.Servers{Log: o.Log}}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	if err := d.prepare(); err != nil {
 		d.cancel()
 		return nil, err
 	}
 	maker := d.maker()
-	for _, r := range o.conf.ResourceOn(o.node.Name) {
+	for _, r := range o.Conf.ResourceOn(o.Node.Name) {
 		d.units = append(d.units, maker.unit(r))
 	}
 	if err := d.listen(); err != nil {
@@ -85,7 +77,7 @@ func start(o options) (*server, error) {
 	for _, u := range d.units {
 		d.wg.Go(func() { u.startAs(d.ctx, d.log) })
 	}
-	d.log.Info("hastd runs", "node", o.node.Name, "cluster", o.conf.Cluster.Name, "resources", len(d.units), "version", build.Read().String())
+	d.log.Info("hastd runs", "node", o.Node.Name, "cluster", o.Conf.Cluster.Name, "resources", len(d.units), "version", build.Read().String())
 	return d, nil
 }
 

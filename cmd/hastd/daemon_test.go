@@ -100,7 +100,7 @@ func (n *node) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel, n.ended = cancel, make(chan error, 1)
 	go func() {
-		n.ended <- run(ctx, []string{"-c", n.path("hast.toml"), "--node", "alpha", "--log-level", "debug"}, daemon.Stdio{Out: io.Discard, Err: n.log})
+		n.ended <- daemon.Run(ctx, about, []string{"-c", n.path("hast.toml"), "--node", "alpha", "--log-level", "debug"}, daemon.Stdio{Out: io.Discard, Err: n.log}, begin)
 	}()
 	n.t.Cleanup(func() {
 		if n.cancel != nil {
@@ -145,7 +145,7 @@ func (n *node) stop() error {
 func (n *node) runOnce(args ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	return run(ctx, append([]string{"-c", n.path("hast.toml"), "--node", "alpha"}, args...), daemon.Stdio{Out: io.Discard, Err: n.log})
+	return daemon.Run(ctx, about, append([]string{"-c", n.path("hast.toml"), "--node", "alpha"}, args...), daemon.Stdio{Out: io.Discard, Err: n.log}, begin)
 }
 
 func listenNotify(t *testing.T, path string) chan string {

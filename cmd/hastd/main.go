@@ -9,17 +9,11 @@
 package main
 
 import (
-	"context"
-	"os"
-
 	"hastd/cmd/internal/daemon"
 	"hastd/cmd/internal/exit"
 )
 
-func main() {
-	err := run(context.Background(), os.Args[1:], daemon.Stdio{Out: os.Stdout, Err: os.Stderr})
-	os.Exit(int(daemon.Report(os.Stderr, about.Name, err)))
-}
+func main() { daemon.Main(about, begin) }
 
 var about = daemon.About{
 	Name:  "hastd",
@@ -33,32 +27,15 @@ It starts whatever the state of peers and disks: a resource that cannot work say
 so in its status.`,
 }
 
-// run is the whole life of the daemon.
-func run(ctx context.Context, args []string, std daemon.Stdio) error {
-	return daemon.Run(ctx, about, args, std, func(ctx context.Context, f daemon.Flags) error { return serve(ctx, f, std) })
-}
-
-// serve starts the daemon and keeps it until a signal or ctx ends it.
-func serve(ctx context.Context, f daemon.Flags, std daemon.Stdio) error {
-	aside := daemon.NewAsideLog(about.Name, std.Err)
-	defer aside.Close()
-	log, err := daemon.NewLog(aside, f)
+// begin starts the daemon.
+func begin(s daemon.Setup) (daemon.Process, error) {
+	if s.Node.Witness {
+		return nil, exit.New(exit.Config, "run only vipd on a witness", "node %s is a witness and stores nothing", s.Node.Name)
+	}
+	prepareProcess(s.Log, len(s.Conf.ResourceOn(s.Node.Name)))
+	d, err := start(s)
 	if err != nil {
-		return err
+		return nil, err // not a nil *server in an interface
 	}
-	c, node, err := daemon.LoadConfig(f)
-	if err != nil {
-		return err
-	}
-	if node.Witness {
-		return exit.New(exit.Config, "run only vipd on a witness", "node %s is a witness and stores nothing", node.Name)
-	}
-	return daemon.Keep(ctx, log, func() (daemon.Process, error) {
-		prepareProcess(log, len(c.ResourceOn(node.Name)))
-		d, err := start(options{conf: c, node: node, flags: f, log: log})
-		if err != nil {
-			return nil, err // not a nil *server in an interface
-		}
-		return d, nil
-	})
+	return d, nil
 }

@@ -14,17 +14,7 @@ var update = flag.Bool("update", false, "write the manual pages anew")
 const manDir = "../../docs/man"
 
 func TestManualPageIsFresh(t *testing.T) {
-	root := daemon.Command(about, daemon.Stdio{Out: io.Discard, Err: io.Discard}, nil)
-	pages, err := manpage.Generate(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if *update {
-		if err := manpage.Write(pages, "hastd", manDir); err != nil {
-			t.Fatal(err)
-		}
-	}
-	stale, err := manpage.Stale(pages, "hastd", manDir)
+	stale, err := manpage.Check(daemon.Command(about, daemon.Stdio{Out: io.Discard, Err: io.Discard}, nil), manDir, *update)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,15 +2,9 @@ package main
 
 import (
 	_ "embed"
-	"fmt"
 	"html/template"
-	"log/slog"
 	"net/http"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/build"
@@ -20,33 +14,9 @@ import (
 )
 
 func (d *server) web() http.Handler {
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(metrics.NewCollector(d), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
-		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn), ErrorHandling: promhttp.ContinueOnError,
-		MaxRequestsInFlight: maxScrapes, Timeout: daemon.WebTimeout,
-	}))
-	mux.HandleFunc("GET /healthz", d.healthz)
+	mux := daemon.Web(d.log, metrics.NewCollector(d), d.Alive)
 	mux.HandleFunc("GET /{$}", d.page)
 	return mux
-}
-
-const (
-	maxScrapes    = 4
-	healthTimeout = 2 * time.Second
-)
-
-// healthz says whether the daemon works, not whether the replicas do: that is what
-// metrics are for.
-func (d *server) healthz(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	if !d.Alive(healthTimeout) {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintln(w, "a resource does not answer")
-		return
-	}
-	fmt.Fprintln(w, "ok")
 }
 
 //go:embed page.html

@@ -47,7 +47,7 @@ const watchEvery = 250 * time.Millisecond
 
 func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
 	u := &group{s: s, conf: g, since: time.Now(), vipSince: time.Now(), moves: make(chan string, 1), transitions: map[string]uint64{}}
-	log := s.o.log
+	log := s.o.Log
 	cfg := u.electionConfig()
 	var decider crunner.Decider = person{}
 	if g.Election != conf.ElectionExternal {
@@ -88,7 +88,7 @@ func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
 	u.watch = &crunner.Watch{
 		Group: u.machine, Storage: st, Resources: g.Resources, Every: watchEvery, Silence: s.vipd.HastdTimeout, Log: log,
 		Peer: func(resource string) string {
-			if n, err := s.o.conf.Peer(resource, s.Node()); err == nil {
+			if n, err := s.o.Conf.Peer(resource, s.Node()); err == nil {
 				return n.Name
 			}
 			return ""
@@ -107,7 +107,7 @@ func carpDown(g *conf.Group, cfg carp.Config) carp.Duration {
 // electionConfig is the node's part in the election.
 func (u *group) electionConfig() carp.Config {
 	g := u.conf
-	skew := g.AdvSkew[u.s.o.node.Name]
+	skew := g.AdvSkew[u.s.o.Node.Name]
 	return carp.Config{
 		Advbase: uint8(g.AdvBase), Advskew: uint8(skew), Priority: uint8(254 - skew), Interval: carp.Duration(g.AdvertInterval),
 		DeadRatio: g.DeadRatio, Preempt: g.Preempt, PreemptDelay: carp.Duration(g.PreemptDelay), StartDelay: carp.Duration(g.StartDelay),
@@ -115,7 +115,7 @@ func (u *group) electionConfig() carp.Config {
 }
 
 func (u *group) newElection(cfg carp.Config) (*election, error) {
-	g, log := u.conf, u.s.o.log
+	g, log := u.conf, u.s.o.Log
 	e := newElection()
 	e.log = log
 	e.o = runner.Options{
@@ -148,7 +148,7 @@ func (u *group) newElection(cfg carp.Config) (*election, error) {
 		e.o.Addresses = append(e.o.Addresses, x.CIDR.Addr())
 	}
 	for _, name := range g.Nodes {
-		n, err := u.s.o.conf.Node(name)
+		n, err := u.s.o.Conf.Node(name)
 		if err != nil || name == u.s.Node() {
 			continue
 		}
@@ -251,11 +251,11 @@ func (u *group) move(ctx context.Context) {
 				continue
 			}
 			if err := u.keeper.Up(ctx, name); err != nil {
-				u.s.o.log.Error("the addresses could not be moved", "group", u.conf.Name, "from", was, "to", name, "reason", err)
+				u.s.o.Log.Error("the addresses could not be moved", "group", u.conf.Name, "from", was, "to", name, "reason", err)
 				u.machine.Tell(cluster.Event{Kind: cluster.EvLost, Part: len(u.machine.Status().Parts) - 1, Err: err.Error()})
 				continue
 			}
-			u.s.o.log.Info("addresses moved", "group", u.conf.Name, "from", was, "to", name)
+			u.s.o.Log.Info("addresses moved", "group", u.conf.Name, "from", was, "to", name)
 		}
 	}
 }
@@ -269,7 +269,7 @@ func (u *group) onElection(from, to carp.State, reason string) {
 	u.last = api.Change{Time: now, Old: strings.ToLower(from.String()), New: strings.ToLower(to.String()), Reason: reason}
 	u.transitions[u.last.New]++
 	u.mu.Unlock()
-	u.s.o.log.Info(fmt.Sprintf("%s %s: %v -> %v (%s)", u.conf.Election, u.conf.Name, from, to, reason), "group", u.conf.Name, "after", took.Round(time.Millisecond).String())
+	u.s.o.Log.Info(fmt.Sprintf("%s %s: %v -> %v (%s)", u.conf.Election, u.conf.Name, from, to, reason), "group", u.conf.Name, "after", took.Round(time.Millisecond).String())
 	u.s.event("vip", u.conf.Name, u.last.Old, u.last.New, reason)
 }
 
@@ -284,7 +284,7 @@ func (u *group) onGroup(from, to cluster.State, reason string) {
 	if reason != "" {
 		attrs = append(attrs, "reason", reason)
 	}
-	u.s.o.log.Info(fmt.Sprintf("group %s: %v -> %v", u.conf.Name, from, to), attrs...)
+	u.s.o.Log.Info(fmt.Sprintf("group %s: %v -> %v", u.conf.Name, from, to), attrs...)
 	u.s.event("group", u.conf.Name, strings.ToLower(from.String()), strings.ToLower(to.String()), reason)
 }
 

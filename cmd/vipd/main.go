@@ -8,17 +8,9 @@
 // what would lose data.
 package main
 
-import (
-	"context"
-	"os"
+import "hastd/cmd/internal/daemon"
 
-	"hastd/cmd/internal/daemon"
-)
-
-func main() {
-	err := run(context.Background(), os.Args[1:], daemon.Stdio{Out: os.Stdout, Err: os.Stderr})
-	os.Exit(int(daemon.Report(os.Stderr, about.Name, err)))
-}
+func main() { daemon.Main(about, begin) }
 
 var about = daemon.About{
 	Name:  "vipd",
@@ -32,25 +24,11 @@ hastctl group, vip, clear and events control and show it.
 Addresses have a lifetime in the kernel: they vanish by themselves if vipd dies.`,
 }
 
-// run is the whole life of the daemon.
-func run(ctx context.Context, args []string, std daemon.Stdio) error {
-	return daemon.Run(ctx, about, args, std, func(ctx context.Context, f daemon.Flags) error {
-		aside := daemon.NewAsideLog(about.Name, std.Err)
-		defer aside.Close()
-		log, err := daemon.NewLog(aside, f)
-		if err != nil {
-			return err
-		}
-		c, node, err := daemon.LoadConfig(f)
-		if err != nil {
-			return err
-		}
-		return daemon.Keep(ctx, log, func() (daemon.Process, error) {
-			s, err := start(options{conf: c, node: node, flags: f, log: log})
-			if err != nil {
-				return nil, err // not a nil *server in an interface
-			}
-			return s, nil
-		})
-	})
+// begin starts the daemon.
+func begin(o daemon.Setup) (daemon.Process, error) {
+	s, err := start(o)
+	if err != nil {
+		return nil, err // not a nil *server in an interface
+	}
+	return s, nil
 }

@@ -18,13 +18,13 @@ func (s *server) Reload(context.Context) (api.ReloadResult, error) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	var res api.ReloadResult
-	c, err := conf.Load(s.o.flags.File)
+	c, err := conf.Load(s.o.Flags.File)
 	if err != nil {
-		return res, daemon.ConfigError(s.o.flags.File, err)
+		return res, daemon.ConfigError(s.o.Flags.File, err)
 	}
-	node, err := c.Node(s.o.node.Name)
+	node, err := c.Node(s.o.Node.Name)
 	if err != nil {
-		return res, exit.New(exit.Config, "name the node as before, or restart vipd with --node", "node %s, which this vipd is, is gone from %s", s.o.node.Name, s.o.flags.File)
+		return res, exit.New(exit.Config, "name the node as before, or restart vipd with --node", "node %s, which this vipd is, is gone from %s", s.o.Node.Name, s.o.Flags.File)
 	}
 	differ := func(key string, a, b any) {
 		if !reflect.DeepEqual(a, b) {
@@ -32,12 +32,12 @@ func (s *server) Reload(context.Context) (api.ReloadResult, error) {
 		}
 	}
 	hastd, vipd := c.Effective(node)
-	was, _ := s.o.conf.Effective(s.o.node)
+	was, _ := s.o.Conf.Effective(s.o.Node)
 	differ("[vipd]", s.vipd, vipd)
 	differ("hastd.control", was.Control, hastd.Control)
-	differ("cluster.quorum", s.o.conf.Cluster.Quorum, c.Cluster.Quorum)
+	differ("cluster.quorum", s.o.Conf.Cluster.Quorum, c.Cluster.Quorum)
 	before := map[string]*conf.Group{}
-	for _, g := range s.o.conf.Groups {
+	for _, g := range s.o.Conf.Groups {
 		before[g.Name] = g
 	}
 	for _, g := range c.Groups {
@@ -48,18 +48,18 @@ func (s *server) Reload(context.Context) (api.ReloadResult, error) {
 		}
 		delete(before, g.Name)
 	}
-	for _, g := range s.o.conf.Groups {
+	for _, g := range s.o.Conf.Groups {
 		if before[g.Name] != nil {
 			res.Restart = append(res.Restart, fmt.Sprintf("group.%s removed", g.Name))
 		}
 	}
-	s.o.log.Info("configuration read again", "restart", strings.Join(res.Restart, "; "))
+	s.o.Log.Info("configuration read again", "restart", strings.Join(res.Restart, "; "))
 	return res, nil
 }
 
 // ReloadOnSignal has only the log to tell.
 func (s *server) ReloadOnSignal(ctx context.Context) {
 	if _, err := s.Reload(ctx); err != nil {
-		s.o.log.Error("configuration cannot be used", "reason", err, "hint", exit.HintOf(err))
+		s.o.Log.Error("configuration cannot be used", "reason", err, "hint", exit.HintOf(err))
 	}
 }

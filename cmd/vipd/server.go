@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -15,21 +14,14 @@ import (
 	"hastd/cmd/internal/build"
 	"hastd/cmd/internal/daemon"
 	"hastd/cmd/internal/exit"
+	"hastd/cmd/internal/metrics"
 	"hastd/conf"
 )
-
-// options of a server.
-type options struct {
-	conf  *conf.Config
-	node  *conf.Node
-	flags daemon.Flags // to read the configuration again
-	log   *slog.Logger
-}
 
 // server is everything that runs. It is the backend of the API and the source of
 // the metrics.
 type server struct {
-	o       options
+	o       daemon.Setup
 	vipd    conf.Vipd
 	hub     api.Hub
 	control *daemon.Socket
@@ -48,16 +40,16 @@ const stopTimeout = 5 * time.Second
 
 // start brings everything up. A group that cannot work says so in its status; only
 // what makes the daemon useless or wrong is an error.
-func start(o options) (*server, error) {
-	if o.conf.Cluster.Quorum == conf.QuorumMajority {
+func start(o daemon.Setup) (*server, error) {
+	if o.Conf.Cluster.Quorum == conf.QuorumMajority {
 		return nil, exit.New(exit.Config, `write quorum = "off" in [cluster] (CARP or VRRP then decide alone), and set hastctl role by hand until then`,
 			`quorum = "majority" is not there yet: vipd starts no group without the vote that it asks for`)
 	}
-	hastd, vipd := o.conf.Effective(o.node)
-	s := &server{o: o, vipd: vipd, servers: daemon.Servers{Log: o.log}}
+	hastd, vipd := o.Conf.Effective(o.Node)
+	s := &server{o: o, vipd: vipd, servers: daemon.Servers{Log: o.Log}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	for _, w := range o.conf.Warnings {
-		o.log.Warn(w)
+	for _, w := range o.Conf.Warnings {
+		o.Log.Warn(w)
 	}
 	var err error
 	if s.control, err = daemon.ListenControl(about.Name, vipd.Control); err != nil {
@@ -65,8 +57,8 @@ func start(o options) (*server, error) {
 		return nil, err
 	}
 	storage := newStorage(hastd.Control)
-	for _, g := range o.conf.Groups {
-		if !slices.Contains(g.Nodes, o.node.Name) {
+	for _, g := range o.Conf.Groups {
+		if !slices.Contains(g.Nodes, o.Node.Name) {
 			continue
 		}
 		u, err := newGroup(s, g, storage)
@@ -81,14 +73,14 @@ func start(o options) (*server, error) {
 		s.wg.Go(func() { u.run(s.ctx) })
 	}
 	s.servers.Serve(s.ctx, s.control, api.NewGroupHandler(s), 0)
-	s.servers.ServeWeb(s.ctx, vipd.HTTP, s.web())
-	o.log.Info("vipd runs", "node", o.node.Name, "cluster", o.conf.Cluster.Name, "groups", len(s.groups), "version", build.Read().String())
+	s.servers.ServeWeb(s.ctx, vipd.HTTP, daemon.Web(o.Log, metrics.NewGroupCollector(s), s.Alive))
+	o.Log.Info("vipd runs", "node", o.Node.Name, "cluster", o.Conf.Cluster.Name, "groups", len(s.groups), "version", build.Read().String())
 	return s, nil
 }
 
 // Stop takes all groups down at once, each within its own limits.
 func (s *server) Stop() error {
-	s.o.log.Info("vipd stops: the groups go down")
+	s.o.Log.Info("vipd stops: the groups go down")
 	s.cancel()
 	s.hub.Close()
 	s.wg.Wait()
@@ -106,7 +98,7 @@ func (s *server) Stop() error {
 		return exit.New(exit.Again, "the log above names the part and who uses it; the next vipd takes it down first",
 			"not everything went down: %s", strings.Join(left, ", "))
 	}
-	s.o.log.Info("vipd stopped")
+	s.o.Log.Info("vipd stopped")
 	return nil
 }
 
@@ -134,13 +126,13 @@ func (s *server) Alive(within time.Duration) bool {
 // The backend of the API.
 
 // Node is this node's name.
-func (s *server) Node() string { return s.o.node.Name }
+func (s *server) Node() string { return s.o.Node.Name }
 
 // Subscribe gives the events from now on.
 func (s *server) Subscribe() (<-chan api.Event, func()) { return s.hub.Subscribe() }
 
 func (s *server) event(kind, name, from, to, reason string) {
-	s.hub.Publish(api.Event{Time: time.Now(), Node: s.o.node.Name, Kind: kind, Name: name, Old: from, New: to, Reason: reason})
+	s.hub.Publish(api.Event{Time: time.Now(), Node: s.o.Node.Name, Kind: kind, Name: name, Old: from, New: to, Reason: reason})
 }
 
 // Groups are the groups of this node.
@@ -170,7 +162,7 @@ var orders = map[string]cluster.Order{
 func (s *server) Order(ctx context.Context, name, order, part string) error {
 	for _, u := range s.groups {
 		if u.conf.Name == name {
-			s.o.log.Info("order", "group", name, "order", order, "part", part)
+			s.o.Log.Info("order", "group", name, "order", order, "part", part)
 			return u.order(ctx, order, part)
 		}
 	}

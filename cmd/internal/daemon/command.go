@@ -57,12 +57,30 @@ func Command(a About, std Stdio, do func(context.Context, Flags) error) *cobra.C
 	return cmd
 }
 
-// Run is the whole life of a daemon: serve is called once the command line is read.
-func Run(ctx context.Context, a About, args []string, std Stdio, serve func(context.Context, Flags) error) error {
+// Setup is what a daemon starts from.
+type Setup struct {
+	Conf  *conf.Config
+	Node  *conf.Node // this one
+	Flags Flags      // to read the configuration again
+	Log   *slog.Logger
+}
+
+// Run is the whole life of a daemon: start is called once everything is read.
+func Run(ctx context.Context, a About, args []string, std Stdio, start func(Setup) (Process, error)) error {
 	began := false
 	cmd := Command(a, std, func(ctx context.Context, f Flags) error {
 		began = true
-		return serve(ctx, f)
+		aside := NewAsideLog(a.Name, std.Err)
+		defer aside.Close()
+		s := Setup{Flags: f}
+		var err error
+		if s.Log, err = NewLog(aside, f); err != nil {
+			return err
+		}
+		if s.Conf, s.Node, err = LoadConfig(f); err != nil {
+			return err
+		}
+		return keep(ctx, s.Log, func() (Process, error) { return start(s) })
 	})
 	cmd.SetArgs(args)
 	err := cmd.ExecuteContext(ctx)
@@ -71,6 +89,12 @@ func Run(ctx context.Context, a About, args []string, std Stdio, serve func(cont
 		return exit.New(exit.Usage, "usage: "+cmd.UseLine(), "%s", err.Error())
 	}
 	return err
+}
+
+// Main is Run for a program.
+func Main(a About, start func(Setup) (Process, error)) {
+	err := Run(context.Background(), a, os.Args[1:], Stdio{os.Stdout, os.Stderr}, start)
+	os.Exit(int(Report(os.Stderr, a.Name, err)))
 }
 
 // Report prints why a daemon could not start or stop, and returns the status to

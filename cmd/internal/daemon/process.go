@@ -23,8 +23,8 @@ type Process interface {
 	Stop() error
 }
 
-// Keep starts a daemon and keeps it until a signal or ctx ends it.
-func Keep(ctx context.Context, log *slog.Logger, start func() (Process, error)) error {
+// keep starts a daemon and keeps it until a signal or ctx ends it.
+func keep(ctx context.Context, log *slog.Logger, start func() (Process, error)) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)

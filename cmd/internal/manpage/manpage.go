@@ -53,6 +53,21 @@ func generate(c *cobra.Command, pages map[string][]byte) error {
 	return nil
 }
 
+// Check generates the pages of a program, writes them to dir if update is set, and
+// names those in dir that are stale.
+func Check(root *cobra.Command, dir string, update bool) ([]string, error) {
+	pages, err := Generate(root)
+	if err != nil {
+		return nil, err
+	}
+	if update {
+		if err := Write(pages, root.Name(), dir); err != nil {
+			return nil, err
+		}
+	}
+	return Stale(pages, root.Name(), dir)
+}
+
 // Stale compares the pages with those in dir and names what differs. Pages that
 // begin with the program's name and belong to no command are stale, too.
 func Stale(pages map[string][]byte, program, dir string) ([]string, error) {

@@ -1,0 +1,20 @@
+package main
+
+import (
+	"maps"
+
+	"hastd/cmd/internal/metrics"
+)
+
+// GroupSamples is the source of the metrics.
+func (s *server) GroupSamples() []metrics.GroupSample {
+	var list []metrics.GroupSample
+	for _, u := range s.groups {
+		x := metrics.GroupSample{Node: s.Node(), Group: u.status(), VIP: u.vip()}
+		u.mu.Lock()
+		x.Transitions = maps.Clone(u.transitions)
+		u.mu.Unlock()
+		list = append(list, x)
+	}
+	return list
+}
