@@ -1,0 +1,309 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"hastd/cluster"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// store is a hastd of one resource.
+type store struct {
+	mu      sync.Mutex
+	replica cluster.Replica
+	silent  bool
+	busy    int // how often Role is to say: try again
+	refuse  error
+	orders  []string
+}
+
+var errBusy = errors.New("somebody uses the device")
+
+func (s *store) Role(_ context.Context, _, role string, force bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.orders = append(s.orders, fmt.Sprint(role, force))
+	switch {
+	case s.silent:
+		return errors.New("hastd is not running")
+	case s.refuse != nil:
+		return s.refuse
+	case s.busy > 0 && !force:
+		s.busy--
+		return errBusy
+	}
+	s.replica.Role = role
+	return nil
+}
+
+func (s *store) Replica(context.Context, string) (cluster.Replica, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.silent {
+		return cluster.Replica{}, errors.New("hastd is not running")
+	}
+	return s.replica, nil
+}
+
+func (s *store) Again(err error) bool { return errors.Is(err, errBusy) }
+
+func (s *store) with(do func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	do()
+}
+
+func good(role string) cluster.Replica {
+	return cluster.Replica{Name: "data", Role: role, Status: "complete", Connection: "connected", Disk: "uptodate", PeerRole: "secondary", PeerDisk: "uptodate"}
+}
+
+func TestResourceIsSwitched(t *testing.T) {
+	s := &store{replica: good("init")}
+	d := &Resource{Name: "data", Storage: s}
+	if _, err := d.Probe(t.Context()); err == nil {
+		t.Error("a resource in init is neither up nor down")
+	}
+	s.replica.Role = "secondary"
+	if up, err := d.Probe(t.Context()); up || err != nil {
+		t.Errorf("probed: %v, %v", up, err)
+	}
+	s.busy = 3
+	if err := d.Up(within(t, soon)); err != nil || s.replica.Role != "primary" {
+		t.Errorf("busy for a moment: %v", err)
+	}
+	// Who uses the device is given time, then cut off.
+	s.busy, s.orders = 1<<30, nil
+	if err := d.Down(within(t, soon)); err != nil {
+		t.Errorf("in use: %v", err)
+	}
+	if n := len(s.orders); n < 2 || s.orders[0] != "secondaryfalse" || s.orders[n-1] != "secondarytrue" {
+		t.Errorf("orders: %d, %v … %v", n, s.orders[0], s.orders[n-1])
+	}
+	// A refusal is final, unless the peer is on its way down.
+	s.busy, s.orders, s.refuse = 0, nil, errors.New("it is outdated")
+	if err := d.Up(within(t, soon)); !errors.Is(err, s.refuse) || len(s.orders) != 1 {
+		t.Errorf("%v after %d orders", err, len(s.orders))
+	}
+	s.replica.PeerRole = "primary"
+	time.AfterFunc(200*time.Millisecond, func() { s.with(func() { s.refuse, s.replica.PeerRole = nil, "secondary" }) })
+	if err := d.Up(within(t, soon)); err != nil {
+		t.Errorf("the peer stepped down: %v", err)
+	}
+}
+
+// fake is a part that goes up and down at once, or hangs when it is to go up, until it is told to end.
+type fake struct {
+	h    *hall
+	name string
+	up   bool
+	fail error
+	hang bool
+}
+
+func (f *fake) Probe(context.Context) (bool, error) { return f.up, nil }
+func (f *fake) Up(ctx context.Context) error        { return f.turn(ctx, true) }
+func (f *fake) Down(ctx context.Context) error      { return f.turn(ctx, false) }
+func (f *fake) Look(context.Context) (cluster.Look, error) {
+	return cluster.LookOnline, nil
+}
+
+func (f *fake) turn(ctx context.Context, up bool) error {
+	f.h.mu.Lock()
+	f.h.told = append(f.h.told, map[bool]string{true: "+", false: "-"}[up]+f.name)
+	fail, hang := f.fail, f.hang && up
+	f.h.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return fail
+}
+
+// hall is a group of two parts with its decider.
+type hall struct {
+	t     *testing.T
+	g     *Group
+	a, b  *fake
+	end   context.CancelFunc
+	ended chan bool
+
+	mu     sync.Mutex
+	told   []string
+	joined []bool
+	fit    bool
+	taken  int
+}
+
+func (h *hall) Join(found bool) { h.with(func() { h.joined = append(h.joined, found) }) }
+func (h *hall) Stand(fit bool, _ uint8, _ string) {
+	h.with(func() { h.fit = fit })
+}
+func (h *hall) Take()         { h.with(func() { h.taken++ }) }
+func (h *hall) Resign(string) {}
+func (h *hall) with(do func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	do()
+}
+
+func (h *hall) heard() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return strings.Join(h.told, " ")
+}
+
+func newHall(t *testing.T, found bool) *hall {
+	h := &hall{t: t, ended: make(chan bool, 1)}
+	h.a, h.b = &fake{h: h, name: "a", up: found}, &fake{h: h, name: "b", up: found}
+	part := func(name string, k cluster.Kind) cluster.Part {
+		return cluster.Part{Name: "g/" + k.String() + "/" + name, Kind: k, UpLimit: 500 * cluster.Millisecond, DownLimit: 500 * cluster.Millisecond}
+	}
+	h.g = New(Options{
+		Config:  cluster.Config{Name: "g", Parts: []cluster.Part{part("a", cluster.Resource), part("b", cluster.Service)}},
+		Drivers: []Driver{h.a, h.b}, Decider: h, Log: quiet,
+		Changed: func(cluster.State, cluster.State, string) {}, Failed: func(string, string) {},
+	})
+	ctx, end := context.WithCancel(t.Context())
+	h.end = end
+	go func() { h.ended <- h.g.Run(ctx, 2*time.Second) }()
+	t.Cleanup(func() {
+		end()
+		select {
+		case <-h.ended:
+		default:
+			<-h.g.ended
+		}
+	})
+	h.g.Tell(cluster.Event{Kind: cluster.EvStanding, Fit: true, Reason: "well"})
+	eventually(t, "the decider is told to join", func() bool { h.mu.Lock(); defer h.mu.Unlock(); return len(h.joined) == 1 && h.fit })
+	return h
+}
+
+func (h *hall) wait(s cluster.State) {
+	h.t.Helper()
+	eventually(h.t, "the group is "+s.String(), func() bool { return h.g.Status().State == s })
+}
+
+func TestGroupGoesUpAndDownInOrder(t *testing.T) {
+	h := newHall(t, false)
+	if h.joined[0] {
+		t.Error("nothing was found up")
+	}
+	h.g.Tell(cluster.Event{Kind: cluster.EvElected, Master: true})
+	h.wait(cluster.Online)
+	if err := h.g.Order(within(t, soon), cluster.OrderOffline); err != nil {
+		t.Error(err)
+	}
+	if got := h.heard(); got != "+a +b -b -a" {
+		t.Errorf("order: %s", got)
+	}
+	h.with(func() { h.told = nil })
+	must(t, h.g.Order(within(t, soon), cluster.OrderOnline))
+	h.g.Tell(cluster.Event{Kind: cluster.EvElected, Master: true})
+	h.wait(cluster.Online)
+	h.end()
+	if clean := <-h.ended; !clean || h.heard() != "+a +b -b -a" {
+		t.Errorf("at the end: clean %v, %s", clean, h.heard())
+	}
+	// Nobody hangs on a group that has ended.
+	h.g.Tell(cluster.Event{Kind: cluster.EvTick})
+	if err := h.g.Order(within(t, soon), cluster.OrderFreeze); !errors.Is(err, ErrStopped) {
+		t.Errorf("an order after the end: %v", err)
+	}
+}
+
+func TestGroupThatWasFoundIsKept(t *testing.T) {
+	h := newHall(t, true)
+	if !h.joined[0] || h.g.Status().State != cluster.Online {
+		t.Errorf("found up: told %v, state %v", h.joined[0], h.g.Status().State)
+	}
+	h.g.Tell(cluster.Event{Kind: cluster.EvElected, Master: true})
+	eventually(t, "it is made sure of", func() bool { return h.heard() == "+a" })
+	h.g.Tell(cluster.Event{Kind: cluster.EvElected})
+	h.wait(cluster.Offline)
+	if got := h.heard(); got != "+a -b -a" {
+		t.Errorf("then another was elected: %s", got)
+	}
+}
+
+func TestHangingPartsEndAtTheirLimit(t *testing.T) {
+	h := newHall(t, false)
+	h.with(func() { h.b.hang = true })
+	h.g.Tell(cluster.Event{Kind: cluster.EvElected, Master: true})
+	eventually(t, "the start of a part that hangs is given up", func() bool { return h.g.Status().Fault != "" })
+	h.wait(cluster.Faulted)
+	if st := h.g.Status(); !strings.HasPrefix(st.Fault, "g/service/b: could not be started: it took longer") || h.fit {
+		t.Errorf("fault %q, fit %v", st.Fault, h.fit)
+	}
+	h.with(func() { h.b.hang = false })
+	must(t, h.g.Order(within(t, soon), cluster.OrderClear))
+	h.wait(cluster.Online)
+	// A stop that fails: the end is bounded, and not called clean.
+	h.with(func() { h.b.fail = errors.New("it will not") })
+	began := time.Now()
+	h.end()
+	if clean := <-h.ended; clean || time.Since(began) > soon {
+		t.Errorf("clean %v after %v", clean, time.Since(began))
+	}
+	if got := h.heard(); !strings.HasSuffix(got, "-b") {
+		t.Errorf("what is below a part that would not stop was taken away: %s", got)
+	}
+}
+
+func TestWatchTellsWhatCounts(t *testing.T) {
+	h := newHall(t, false)
+	s := &store{replica: good("primary")}
+	w := &Watch{Group: h.g, Storage: s, Resources: []string{"data"}, Every: 10 * time.Millisecond, Silence: 400 * time.Millisecond, Log: quiet,
+		Peer: func(string) string { return "bravo" }}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { w.Run(ctx) })
+	defer wg.Wait()
+	defer stop()
+	h.g.Tell(cluster.Event{Kind: cluster.EvElected, Master: true})
+	h.wait(cluster.Online)
+
+	// Shorter than the limit: nothing happens. Longer: lost.
+	s.with(func() { s.silent = true })
+	time.Sleep(100 * time.Millisecond)
+	s.with(func() { s.silent = false })
+	time.Sleep(100 * time.Millisecond)
+	if st := h.g.Status(); st.Fault != "" {
+		t.Errorf("lost after a moment of silence: %s", st.Fault)
+	}
+	if w.PeerUnable() != "" || w.PeerPrimary() != "" {
+		t.Errorf("peer: %q, %q", w.PeerUnable(), w.PeerPrimary())
+	}
+	s.with(func() { s.silent = true })
+	eventually(t, "a silent hastd counts as lost", func() bool { return strings.Contains(h.g.Status().Fault, "has not answered for 400ms") })
+	if w.PeerUnable() == "" {
+		t.Error("nobody knows what the peer is")
+	}
+
+	// It comes back in init: it is made secondary, and the group returns.
+	s.with(func() { s.silent, s.replica, s.orders = false, good("init"), nil })
+	eventually(t, "a resource in init is made secondary", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return slices.Contains(s.orders, "secondaryfalse")
+	})
+	s.with(func() { s.replica.PeerRole = "primary" })
+	eventually(t, "the peer is known to be primary", func() bool { return w.PeerPrimary() == "bravo" })
+	eventually(t, "the fault is forgotten, its cause is gone", func() bool { return h.g.Status().Fault == "" })
+
+	// Up again, and switched by somebody else.
+	s.with(func() { s.replica = good("primary") })
+	h.g.Tell(cluster.Event{Kind: cluster.EvElected, Master: true})
+	h.wait(cluster.Online)
+	s.with(func() { s.replica = good("secondary") })
+	eventually(t, "a demotion by hand is noticed", func() bool { return strings.Contains(h.g.Status().Fault, "nobody here ordered") })
+}
