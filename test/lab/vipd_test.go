@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -135,5 +136,62 @@ func TestGroupFailsOver(t *testing.T) {
 		if s, _ := n.Status(); s.Connection == "split-brain" || s.Status == "split-brain" {
 			t.Errorf("%v: %v", n.Side, s)
 		}
+	}
+}
+
+// TestGroupsBootTogetherOverAFlappingLink: bravo went down first, alpha wrote alone
+// and lost its power. Both come back at once while the link comes and goes: each may
+// be elected for an instant, what bravo has is never served, and nothing splits.
+func TestGroupsBootTogetherOverAFlappingLink(t *testing.T) {
+	l := newGroupLab(t)
+	alpha, bravo := l.Nodes[0], l.Nodes[1]
+	if on := owner(t, l, 20*time.Second); on != alpha {
+		t.Fatalf("the first election was won by %v", on.Side)
+	}
+	must(t, bravo.KillVipd())
+	must(t, bravo.Kill())
+	_, err := alpha.Wait(20*time.Second, "the loss of bravo", func(s Status) bool { return s.Connection != "connected" })
+	must(t, err)
+	text := []byte(strings.Repeat("written alone. ", 4096/15+1)[:4096])
+	c, err := alpha.NBD(background(t))
+	must(t, err)
+	_, err = c.WriteAt(text, 0)
+	must(t, errors.Join(err, c.Flush()))
+	c.Close()
+	must(t, alpha.KillVipd())
+	must(t, alpha.Kill())
+
+	must(t, l.Cut(Alpha, CutBoth))
+	for _, n := range l.Nodes {
+		must(t, n.Start())
+		must(t, n.StartVipd())
+	}
+	for range 6 {
+		time.Sleep(800 * time.Millisecond)
+		must(t, l.Heal())
+		time.Sleep(150 * time.Millisecond)
+		must(t, l.Cut(Alpha, CutBoth))
+		if s, err := bravo.Status(); err != nil || s.Role == "primary" {
+			t.Fatalf("bravo, which is stale: %v %v", s, err)
+		}
+	}
+	must(t, l.Heal())
+	on := owner(t, l, 40*time.Second)
+	must(t, l.AwaitComplete(30*time.Second))
+	wantAlone(t, l, on)
+	c, err = on.NBD(background(t))
+	must(t, err)
+	defer c.Close()
+	got := make([]byte, len(text))
+	_, err = c.ReadAt(got, 0)
+	must(t, err)
+	if string(got) != string(text) {
+		t.Errorf("%v serves what it had before alpha wrote alone: %.30q", on.Side, got)
+	}
+	for _, n := range l.Nodes {
+		if s, _ := n.Status(); s.Connection == "split-brain" || s.Status == "split-brain" {
+			t.Errorf("%v: %v", n.Side, s)
+		}
+		t.Logf("%v was elected %d times", n.Side, strings.Count(n.VipdLog(), "-> MASTER"))
 	}
 }
