@@ -44,9 +44,9 @@ func samples() fixed {
 	return fixed{s, failed}
 }
 
-func scrape(t *testing.T) []byte {
+func scrape(t *testing.T, c prometheus.Collector) []byte {
 	reg := prometheus.NewPedanticRegistry()
-	reg.MustRegister(NewCollector(samples()))
+	reg.MustRegister(c)
 	rec := httptest.NewRecorder()
 	promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}).ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
 	if rec.Code != 200 {
@@ -56,29 +56,49 @@ func scrape(t *testing.T) []byte {
 	return regexp.MustCompile(`hast_build_info\{.*\}`).ReplaceAll(rec.Body.Bytes(), []byte("hast_build_info{}"))
 }
 
+type fixedGroups []GroupSample
+
+func (f fixedGroups) GroupSamples() []GroupSample { return f }
+
+func groupSamples() fixedGroups {
+	return fixedGroups{
+		{Node: "alpha", Group: api.Group{Name: "data", State: "online"}, Transitions: map[string]uint64{"backup": 2, "master": 1},
+			VIP: api.VIP{State: "master", Adverts: api.Adverts{Sent: 10, Received: 3, Refused: map[string]uint64{"auth": 2, "ttl": 0}}}},
+		{Node: "alpha", Group: api.Group{Name: "batch", State: "faulted"}}, // its election is external
+	}
+}
+
+// scrapes are those of both daemons, by golden file.
+var scrapes = map[string]prometheus.Collector{
+	"testdata/scrape.prom": NewCollector(samples()), "testdata/vipd.prom": NewGroupCollector(groupSamples()),
+}
+
 func TestScrapeGolden(t *testing.T) {
-	const golden = "testdata/scrape.prom"
-	got := scrape(t)
-	if *update {
-		if err := os.WriteFile(golden, got, 0o644); err != nil {
+	for golden, c := range scrapes {
+		got := scrape(t, c)
+		if *update {
+			if err := os.WriteFile(golden, got, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("the scrape changed; metrics are a contract. If it is meant: go test -update\n%s", got)
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: the scrape changed; metrics are a contract. If it is meant: go test -update\n%s", golden, got)
+		}
 	}
 }
 
 func TestScrapeIsClean(t *testing.T) {
-	problems, err := promlint.New(bytes.NewReader(scrape(t))).Lint()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range problems {
-		t.Errorf("%s: %s", p.Metric, p.Text)
+	for golden, c := range scrapes {
+		problems, err := promlint.New(bytes.NewReader(scrape(t, c))).Lint()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range problems {
+			t.Errorf("%s: %s: %s", golden, p.Metric, p.Text)
+		}
 	}
 }
