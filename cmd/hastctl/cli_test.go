@@ -31,6 +31,14 @@ var troubles = []trouble{
 		return newCluster(t, "data", "/nowhere/disk").args("events")
 	}, 69, `hastd is not running`, `systemctl start hastd`},
 
+	{"vipd not running", func(t *testing.T) []string {
+		return newCluster(t, "data", "/nowhere/disk").args("group", "switch", "data")
+	}, 69, `vipd is not running: nobody listens on .*vipd\.sock`, `systemctl start vipd`},
+
+	{"group without a command", func(t *testing.T) []string {
+		return newCluster(t, "data", "/nowhere/disk").args("group")
+	}, 64, `no command given`, `group --help`},
+
 	{"daemon frozen", func(t *testing.T) []string {
 		c := newCluster(t, "data", "/nowhere/disk")
 		p := c.start().Process
