@@ -76,6 +76,26 @@ func TestThawedMasterKeepsStill(t *testing.T) {
 	}
 }
 
+// Who is no longer rightful lets the addresses go although nobody takes them down.
+func TestWrongfulKeepsNothing(t *testing.T) {
+	needNet(t)
+	t.Parallel()
+	const lifetime = 2 * time.Second
+	l := newLAN(t, 1, 1)
+	a := l.hosts[0]
+	p := master(t, a, "-lifetime", lifetime.String())
+	p.order("wrongful")
+	p.stats() // the order has been read
+	a.sh("ip addr del " + service6 + "/64 dev eth0")
+	eventually(t, lifetime+time.Second, "the address that is there goes with its lifetime", func() bool { return !a.has(service4) })
+	holds(t, time.Second, "none is put back", func() bool { return !a.has(service4) && !a.has(service6) })
+	p.order("rightful")
+	eventually(t, lifetime, "both are back", func() bool { return a.has(service4) && a.has(service6) })
+	if n := p.count(func(e *event) bool { return e.Event == "lost" }); n > 2 {
+		t.Errorf("told %d times that an address was taken away", n)
+	}
+}
+
 // What a run that was killed left on the interface is taken down at the start.
 func TestLeftoverIsCleaned(t *testing.T) {
 	needNet(t)
@@ -257,6 +277,23 @@ func TestCapabilities(t *testing.T) {
 	for _, word := range []string{"level=WARN", "level=ERROR"} {
 		if strings.Contains(p.output(), word) {
 			t.Errorf("it complains: %s", p.output())
+		}
+	}
+}
+
+// On two interfaces of one network each advert is heard twice: that is no replay.
+func TestCopyOnTheNextInterfaceIsNoReplay(t *testing.T) {
+	needNet(t)
+	t.Parallel()
+	l := newLAN(t, 2, 2)
+	a, b := l.hosts[0], l.hosts[1]
+	p := a.carp(t, "-if", "eth0,eth1")
+	eventually(t, 15*time.Second, "MASTER", func() bool { return p.state() == "MASTER" })
+	q := b.carp(t, "-if", "eth0,eth1", "-advskew", "50")
+	eventually(t, 15*time.Second, "adverts", func() bool { return q.state() == "BACKUP" && q.stats().Received >= 3 })
+	for _, x := range []*process{p, q} {
+		if s := x.stats(); s.Refused != ([len(s.Refused)]uint64{}) {
+			t.Errorf("refused %v", s.Refused)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,6 +38,8 @@ type node struct {
 	master bool
 	active string
 	out    *json.Encoder
+
+	wrongful atomic.Bool
 }
 
 func (n *node) say(event string, more ...any) {
@@ -110,6 +113,9 @@ func (n *node) orders(ctx context.Context) {
 		case "demote":
 			d, _ := strconv.Atoi(rest)
 			ev.Kind, ev.Fit, ev.Demotion = carp.EvStanding, true, uint8(d)
+		case "wrongful", "rightful":
+			n.wrongful.Store(word == "wrongful")
+			continue
 		case "take":
 			ev.Kind = carp.EvTake
 		case "resign":
@@ -185,7 +191,7 @@ func run() error {
 	n.run = runner.New(o)
 	n.keep = vip.New(vip.Options{
 		Group: "g", Addresses: prefixes, Interfaces: o.Interfaces, Lifetime: down, Log: n.log,
-		Ours: n.run.Ours, Rightful: n.run.Rightful,
+		Ours: n.run.Ours, Rightful: func() bool { return n.run.Rightful() && !n.wrongful.Load() },
 		Lost: func(p netip.Prefix) { n.say("lost", "address", p.String()) },
 	})
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
