@@ -279,9 +279,6 @@ func flooded(t *testing.T, p, q *process, w *wire, frames ...[]byte) {
 	holds(t, d, "nothing moves under the flood", func() bool { return p.state() == "MASTER" && q.state() == "BACKUP" })
 	sent := <-done
 	t.Logf("%d packets a second were sent", sent/int(d/time.Second))
-	if sent < rate { // a third
-		t.Log("the machine is too slow or too busy for a flood")
-	}
 	for i, x := range []*process{p, q} {
 		was := []cost{wasP, wasQ}[i]
 		now := look(x)
@@ -293,7 +290,7 @@ func flooded(t *testing.T, p, q *process, w *wire, frames ...[]byte) {
 		each := (now.cpu - was.cpu) / time.Duration(n)
 		t.Logf("%s: %d refused, %v of processor time, %v each: %.0f %% of a processor at %d a second",
 			x.name, n, now.cpu-was.cpu, each, 100*each.Seconds()*rate, rate)
-		if each > perPacket {
+		if each > perPacket && !raced() {
 			t.Errorf("%s: a forged packet costs %v, want %v at most", x.host.name, each, perPacket)
 		}
 		if n := refusals(x); n > 1 {

@@ -175,6 +175,9 @@ var (
 	programErr  error
 )
 
+// raced says whether the elector runs under the race detector, which is slow.
+func raced() bool { return os.Getenv("LAB_RACE") == "1" }
+
 // elector builds the program once.
 func elector(t *testing.T) string {
 	t.Helper()
@@ -186,7 +189,7 @@ func elector(t *testing.T) string {
 			return
 		}
 		args := []string{"build", "-o", programDir + "/elector"}
-		if os.Getenv("LAB_RACE") == "1" {
+		if raced() {
 			args = append(args, "-race")
 		}
 		if out, err := exec.Command("go", append(args, "./cmd/elector")...).CombinedOutput(); err != nil {
