@@ -33,11 +33,20 @@ func TestAddressesOutliveNobody(t *testing.T) {
 			holds(t, lifetime+slack, "the addresses stay while they are refreshed", func() bool { return a.has(service4) && a.has(service6) })
 			p.signal(s.signal)
 			began := time.Now()
-			four := eventually(t, 10*time.Second, "the IPv4 address is gone", func() bool { return !a.has(service4) })
-			eventually(t, 10*time.Second, "the IPv6 address is gone", func() bool { return !a.has(service6) })
-			six := time.Since(began)
-			t.Logf("lifetime %v: IPv4 gone after %v, IPv6 after %v", lifetime, four, six)
-			if max(four, six) > lifetime+slack {
+			// What this test itself is late by, on a busy machine, is not the kernel's.
+			looked, late := began, time.Duration(0)
+			gone := func(address string) time.Duration {
+				eventually(t, 10*time.Second, address+" is gone", func() bool {
+					late = max(late, time.Since(looked)-pollGap)
+					looked = time.Now()
+					return !a.has(address)
+				})
+				return time.Since(began)
+			}
+			four := gone(service4)
+			six := gone(service6)
+			t.Logf("lifetime %v: IPv4 gone after %v, IPv6 after %v, seen %v late at most", lifetime, four, six, late)
+			if max(four, six) > lifetime+slack+late {
 				t.Errorf("gone after %v and %v, want %v at most", four, six, lifetime+slack)
 			}
 		})
