@@ -23,6 +23,7 @@ type store struct {
 	silent  bool
 	busy    int // how often Role is to say: try again
 	refuse  error
+	down    func() // what happens right after a refusal
 	orders  []string
 }
 
@@ -36,7 +37,11 @@ func (s *store) Role(_ context.Context, _, role string, force bool) error {
 	case s.silent:
 		return errors.New("hastd is not running")
 	case s.refuse != nil:
-		return s.refuse
+		err := s.refuse
+		if s.down != nil {
+			s.down()
+		}
+		return err
 	case s.busy > 0 && !force:
 		s.busy--
 		return errBusy
@@ -64,6 +69,18 @@ func (s *store) with(do func()) {
 
 func good(role string) cluster.Replica {
 	return cluster.Replica{Name: "data", Role: role, Status: "complete", Connection: "connected", Disk: "uptodate", PeerRole: "secondary", PeerDisk: "uptodate"}
+}
+
+// A promotion is refused because the peer is primary, and the peer is secondary
+// before anybody can ask.
+func TestPeerThatGoesDownAtTheRefusalIsNoFault(t *testing.T) {
+	s := &store{replica: good("secondary"), refuse: errors.New("promotion refused: alpha is primary")}
+	s.replica.PeerRole = "primary"
+	s.down = func() { s.replica.PeerRole, s.refuse = "secondary", nil }
+	d := &Resource{Name: "data", Storage: s}
+	if err := d.Up(t.Context()); err != nil || s.replica.Role != "primary" {
+		t.Errorf("%v, role %s", err, s.replica.Role)
+	}
 }
 
 func TestResourceIsSwitched(t *testing.T) {

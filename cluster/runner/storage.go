@@ -56,15 +56,14 @@ func (d *Resource) Probe(ctx context.Context) (bool, error) {
 // Up promotes. While the peer is still primary, it is on its way down: tried again.
 func (d *Resource) Up(ctx context.Context) error {
 	for {
+		// Asked before too: the peer may be down between the refusal and the question.
+		was := d.peerPrimary(ctx)
 		err := d.Storage.Role(ctx, d.Name, "primary", false)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		if !d.Storage.Again(err) {
-			r, askErr := d.Storage.Replica(ctx, d.Name)
-			if askErr != nil || r.PeerRole != "primary" {
-				return err
-			}
+		if !d.Storage.Again(err) && !was && !d.peerPrimary(ctx) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -72,6 +71,11 @@ func (d *Resource) Up(ctx context.Context) error {
 		case <-time.After(rolePause):
 		}
 	}
+}
+
+func (d *Resource) peerPrimary(ctx context.Context) bool {
+	r, err := d.Storage.Replica(ctx, d.Name)
+	return err == nil && r.PeerRole == "primary"
 }
 
 // Down demotes.
