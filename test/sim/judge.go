@@ -206,7 +206,9 @@ func (w *World) oracleSent(s *session, n *node, m *replicate.Msg) {
 	switch m.Kind {
 	case replicate.MsgFlow:
 		s.flow[n.id] = true
-		w.flowSent(n)
+		if s.side[1-n.id].state != sideDown { // else nobody will hear it
+			w.flowSent(n)
+		}
 		s.term = n.judge.last
 	case replicate.MsgFacts:
 		n.oracleQuiet(m)
