@@ -21,6 +21,7 @@ type store struct {
 	mu      sync.Mutex
 	replica cluster.Replica
 	silent  bool
+	gone    bool
 	busy    int // how often Role is to say: try again
 	refuse  error
 	down    func() // what happens right after a refusal
@@ -34,8 +35,10 @@ func (s *store) Role(_ context.Context, _, role string, force bool) error {
 	defer s.mu.Unlock()
 	s.orders = append(s.orders, fmt.Sprint(role, force))
 	switch {
+	case s.gone:
+		return errGone
 	case s.silent:
-		return errors.New("hastd is not running")
+		return errors.New("hastd did not answer")
 	case s.refuse != nil:
 		err := s.refuse
 		if s.down != nil {
@@ -53,12 +56,18 @@ func (s *store) Role(_ context.Context, _, role string, force bool) error {
 func (s *store) Replica(context.Context, string) (cluster.Replica, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.silent {
-		return cluster.Replica{}, errors.New("hastd is not running")
+	switch {
+	case s.gone:
+		return cluster.Replica{}, errGone
+	case s.silent:
+		return cluster.Replica{}, errors.New("hastd did not answer")
 	}
 	return s.replica, nil
 }
 
+var errGone = errors.New("hastd is not running")
+
+func (s *store) Gone(err error) bool  { return errors.Is(err, errGone) }
 func (s *store) Again(err error) bool { return errors.Is(err, errBusy) }
 
 func (s *store) with(do func()) {
@@ -114,6 +123,13 @@ func TestResourceIsSwitched(t *testing.T) {
 	time.AfterFunc(200*time.Millisecond, func() { s.with(func() { s.refuse, s.replica.PeerRole = nil, "secondary" }) })
 	if err := d.Up(within(t, soon)); err != nil {
 		t.Errorf("the peer stepped down: %v", err)
+	}
+	s.gone = true
+	if err := d.Down(within(t, soon)); err != nil {
+		t.Errorf("no hastd, no primary: %v", err)
+	}
+	if err := d.Up(within(t, soon)); err == nil {
+		t.Error("promoted without a hastd")
 	}
 }
 
@@ -291,12 +307,14 @@ func TestWatchTellsWhatCounts(t *testing.T) {
 
 	// Shorter than the limit: nothing happens. Longer: lost.
 	s.with(func() { s.silent = true })
-	time.Sleep(100 * time.Millisecond)
+	for range 10 {
+		time.Sleep(10 * time.Millisecond)
+		if st := h.g.Status(); st.Fault != "" || !st.Fit {
+			t.Errorf("lost after a moment of silence: %+v", st)
+		}
+	}
 	s.with(func() { s.silent = false })
 	time.Sleep(100 * time.Millisecond)
-	if st := h.g.Status(); st.Fault != "" {
-		t.Errorf("lost after a moment of silence: %s", st.Fault)
-	}
 	if w.PeerUnable() != "" || w.PeerPrimary() != "" {
 		t.Errorf("peer: %q, %q", w.PeerUnable(), w.PeerPrimary())
 	}
@@ -323,4 +341,29 @@ func TestWatchTellsWhatCounts(t *testing.T) {
 	h.wait(cluster.Online)
 	s.with(func() { s.replica = good("secondary") })
 	eventually(t, "a demotion by hand is noticed", func() bool { return strings.Contains(h.g.Status().Fault, "nobody here ordered") })
+
+	// Up again, and hastd dies: that is known at once.
+	s.with(func() { s.replica = good("primary") })
+	h.g.Tell(cluster.Event{Kind: cluster.EvElected, Master: true})
+	must(t, h.g.Order(within(t, soon), cluster.OrderClear))
+	h.wait(cluster.Online)
+	s.with(func() { s.gone = true })
+	eventually(t, "the death of hastd is noticed", func() bool { return strings.Contains(h.g.Status().Fault, "is not running") })
+}
+
+// Silence right after a promotion leaves an answer from before it: nothing is lost.
+func TestOldAnswersLoseNothing(t *testing.T) {
+	h := newHall(t, false)
+	s := &store{replica: good("secondary")}
+	w := &Watch{Group: h.g, Storage: s, Resources: []string{"data"}, Every: time.Hour, Silence: time.Hour, Log: quiet, heard: make([]time.Time, 1)}
+	w.heard[0] = time.Now()
+	w.look(t.Context())
+	h.g.Tell(cluster.Event{Kind: cluster.EvElected, Master: true})
+	h.wait(cluster.Online)
+	s.with(func() { s.silent = true })
+	w.look(t.Context())
+	must(t, h.g.Order(within(t, soon), cluster.OrderUnfreeze)) // comes after what the look told
+	if st := h.g.Status(); st.Fault != "" || !st.Fit {
+		t.Errorf("%+v", st)
+	}
 }

@@ -19,6 +19,9 @@ type Storage interface {
 	// Again says whether an error of Role may be gone in a moment: somebody still
 	// uses the device, a decision is being made.
 	Again(err error) bool
+	// Gone says whether an error of Replica means that there is no hastd at all: its
+	// devices went with it. One that only does not answer may be busy.
+	Gone(err error) bool
 }
 
 // Resource makes a replicated device primary and secondary.
@@ -78,12 +81,15 @@ func (d *Resource) peerPrimary(ctx context.Context) bool {
 	return err == nil && r.PeerRole == "primary"
 }
 
-// Down demotes.
+// Down demotes. A hastd that is gone has no primary, nor has the next one.
 func (d *Resource) Down(ctx context.Context) error {
 	began := time.Now()
 	for {
 		err := d.Storage.Role(ctx, d.Name, "secondary", time.Since(began) >= politeFor)
-		if err == nil || ctx.Err() != nil || !d.Storage.Again(err) {
+		switch {
+		case err != nil && d.Storage.Gone(err):
+			return nil
+		case err == nil, ctx.Err() != nil, !d.Storage.Again(err):
 			return err
 		}
 		select {
@@ -152,17 +158,28 @@ func (w *Watch) look(ctx context.Context) {
 	// against what was promoted meanwhile.
 	before := w.Group.Status()
 	replicas := make([]cluster.Replica, len(w.Resources))
+	lost, fresh := make([]string, len(w.Resources)), make([]bool, len(w.Resources))
 	var wg sync.WaitGroup
 	for i, name := range w.Resources {
 		wg.Go(func() {
 			ask, cancel := context.WithTimeout(ctx, askLimit)
 			defer cancel()
-			if r, err := w.Storage.Replica(ask, name); err != nil {
-				replicas[i] = cluster.Replica{Name: name}
-			} else {
+			r, err := w.Storage.Replica(ask, name)
+			silence := time.Since(w.heard[i])
+			switch {
+			case err == nil:
 				replicas[i], replicas[i].Reached = r, true
-				w.heard[i] = time.Now()
+				w.heard[i], fresh[i] = time.Now(), true
+				return
+			case w.Storage.Gone(err):
+				lost[i] = "hastd is not running"
+			case silence >= w.Silence:
+				lost[i] = fmt.Sprintf("hastd has not answered for %v", w.Silence)
+			case w.seen != nil:
+				replicas[i] = w.seen[i] // what it said last holds a while
+				return
 			}
+			replicas[i] = cluster.Replica{Name: name}
 		})
 	}
 	wg.Wait()
@@ -178,11 +195,11 @@ func (w *Watch) look(ctx context.Context) {
 			state = before.Parts[i].State
 		}
 		switch r := &replicas[i]; {
-		case !r.Reached && state == "up" && time.Since(w.heard[i]) >= w.Silence:
-			w.Group.Tell(cluster.Event{Kind: cluster.EvLost, Part: i, Err: fmt.Sprintf("hastd has not answered for %v", w.Silence)})
-		case r.Reached && state == "up" && r.Role != "primary":
+		case lost[i] != "" && state == "up":
+			w.Group.Tell(cluster.Event{Kind: cluster.EvLost, Part: i, Err: lost[i]})
+		case fresh[i] && state == "up" && r.Role != "primary":
 			w.Group.Tell(cluster.Event{Kind: cluster.EvLost, Part: i, Err: "its role is " + r.Role + ", and nobody here ordered that"})
-		case r.Reached && state == "down" && r.Role == "init" && !before.Frozen:
+		case fresh[i] && state == "down" && r.Role == "init" && !before.Frozen:
 			w.follow(ctx, r.Name)
 		}
 	}

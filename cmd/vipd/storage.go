@@ -46,3 +46,6 @@ func (s *storage) Replica(ctx context.Context, resource string) (cluster.Replica
 
 // Again says whether a refusal may be gone in a moment.
 func (s *storage) Again(err error) bool { return exit.CodeOf(err) == exit.Again }
+
+// Gone says whether nobody listens, or whoever did went away.
+func (s *storage) Gone(err error) bool { return exit.CodeOf(err) == exit.Unreachable }

@@ -35,6 +35,7 @@ type Options struct {
 	Extra       string        // more lines for the [resource.data] table
 	Device      int64         // bytes of each disk of a second resource, served as a device; 0: none
 	Group       bool          // a group of Resource, a service and an address, for vipd
+	Election    string        // its election, default "carp"
 }
 
 // Lab is two nodes with a link. Close it.
@@ -59,6 +60,7 @@ func New(o Options) (*Lab, error) {
 	def(&o.OnPeerLoss, "continue")
 	def(&o.Compression, "none")
 	def(&o.LogLevel, "debug")
+	def(&o.Election, "carp")
 	if o.Size == 0 {
 		o.Size = 64 << 20
 	}
@@ -186,7 +188,7 @@ provider-path = "{{.Device}}"
 {{if .O.Group}}[group.data]
 nodes       = ["alpha", "bravo"]
 resources   = ["data"]
-election    = "carp"
+election    = "{{.O.Election}}"
 pass-file   = "{{.Pass}}"
 start-delay = "500ms"
 interfaces  = ["{{.Link}}"]

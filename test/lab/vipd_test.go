@@ -9,9 +9,9 @@ import (
 )
 
 // newGroupLab is a lab with both daemons on both nodes.
-func newGroupLab(t *testing.T) *Lab {
+func newGroupLab(t *testing.T, election string) *Lab {
 	t.Helper()
-	l := newLab(t, Options{Group: true, Plain: true, Size: 16 << 20, StartAs: "init"})
+	l := newLab(t, Options{Group: true, Election: election, Plain: true, Size: 16 << 20, StartAs: "init"})
 	must(t, l.CreateAndStart("--assume-clean"))
 	for _, n := range l.Nodes {
 		must(t, n.StartVipd())
@@ -64,7 +64,7 @@ func wantAlone(t *testing.T, l *Lab, n *Node) {
 // switch by hand, a controller that is started again, the death of both daemons of
 // the master, an orderly end.
 func TestGroupFailsOver(t *testing.T) {
-	l := newGroupLab(t)
+	l := newGroupLab(t, "carp")
 	on := owner(t, l, 20*time.Second)
 	if on.Side != Alpha {
 		t.Errorf("the first election was won by %v, which is not the first of the nodes", on.Side)
@@ -143,7 +143,7 @@ func TestGroupFailsOver(t *testing.T) {
 // and lost its power. Both come back at once while the link comes and goes: each may
 // be elected for an instant, what bravo has is never served, and nothing splits.
 func TestGroupsBootTogetherOverAFlappingLink(t *testing.T) {
-	l := newGroupLab(t)
+	l := newGroupLab(t, "carp")
 	alpha, bravo := l.Nodes[0], l.Nodes[1]
 	if on := owner(t, l, 20*time.Second); on != alpha {
 		t.Fatalf("the first election was won by %v", on.Side)
@@ -194,4 +194,43 @@ func TestGroupsBootTogetherOverAFlappingLink(t *testing.T) {
 		}
 		t.Logf("%v was elected %d times", n.Side, strings.Count(n.VipdLog(), "-> MASTER"))
 	}
+}
+
+// TestGroupLeavesAStorageThatFails: only hastd of the master hangs, later dies. Its
+// group goes to the other node, and the storage that comes back follows it.
+func TestGroupLeavesAStorageThatFails(t *testing.T) {
+	l := newGroupLab(t, "vrrp")
+	on := owner(t, l, 20*time.Second)
+	settle := func(from *Node, began time.Time, what string) *Node {
+		t.Helper()
+		to := l.other(from)
+		must(t, to.WaitGroup("online", 30*time.Second))
+		t.Logf("hastd of the master %s: online on the other node after %v", what, time.Since(began).Round(time.Millisecond))
+		if from.HasAddress() || from.HasApp() {
+			t.Errorf("%v: address %v, service %v", from.Side, from.HasAddress(), from.HasApp())
+		}
+		return to
+	}
+	heal := func(want *Node) {
+		t.Helper()
+		must(t, l.AwaitComplete(40*time.Second))
+		if now := owner(t, l, 40*time.Second); now != want {
+			t.Errorf("the group moved to %v", now.Side)
+		}
+		wantAlone(t, l, want)
+	}
+	must(t, on.Freeze())
+	began := time.Now()
+	to := settle(on, began, "hangs")
+	if d := time.Since(began); d < 4*time.Second {
+		t.Errorf("a hastd that hangs has 5 s by default, and lost the group after %v", d)
+	}
+	must(t, on.Thaw())
+	heal(to)
+
+	must(t, to.Kill())
+	began = time.Now()
+	back := settle(to, began, "dies")
+	must(t, to.Start())
+	heal(back)
 }
