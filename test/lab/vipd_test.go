@@ -73,6 +73,11 @@ func TestGroupFailsOver(t *testing.T) {
 
 	// By hand to the other node.
 	other := l.other(on)
+	must(t, l.AwaitComplete(20*time.Second))
+	must(t, poll(10*time.Second, func() (bool, error) { // it asks its hastd four times a second
+		g, err := other.Group()
+		return g.Online == on.Side.String(), err
+	}))
 	_, errs, code := other.Hastctl("group", "switch", GroupName)
 	if code != CodeRefused || !strings.Contains(errs, on.Side.String()) {
 		t.Errorf("a switch ordered on the wrong node: status %d, %s", code, errs)
