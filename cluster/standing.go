@@ -47,9 +47,11 @@ func standing(r *Replica) (bool, uint8, string) {
 	switch {
 	case !r.Reached:
 		return false, 0, "hastd does not answer for " + r.Name
-	case r.Connection == "split-brain" || r.Status == "split-brain":
+	case r.Role != "primary" && (r.Connection == "split-brain" || r.Status == "split-brain"):
 		return false, 0, is + ": a person must end the split-brain first"
 	case r.Role == "primary" && r.Suspended == "":
+		// It serves, also while a split-brain waits for a person: of two masters
+		// after a healed cut one steps down, and the other must not follow it.
 		if r.Disk == "failed" || r.Disk == "diskless" {
 			return true, demotedDisk, is
 		}

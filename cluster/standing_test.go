@@ -1,0 +1,45 @@
+package cluster
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestStanding(t *testing.T) {
+	good := Replica{Name: "data", Reached: true, Role: "secondary", Status: "complete", Connection: "connected",
+		Disk: "uptodate", PeerRole: "primary", PeerDisk: "uptodate"}
+	with := func(f func(*Replica)) Replica {
+		r := good
+		f(&r)
+		return r
+	}
+	for name, c := range map[string]struct {
+		r        Replica
+		fit      bool
+		demotion uint8
+		says     string
+	}{
+		"in sync":          {good, true, 0, "data is uptodate here, connected, peer primary"},
+		"alone, in sync":   {with(func(r *Replica) { r.Connection, r.PeerRole, r.PeerDisk = "connecting", "unknown", "unknown" }), true, 0, "connecting"},
+		"behind, helped":   {with(func(r *Replica) { r.Disk = "inconsistent" }), true, demotedBehind, "inconsistent"},
+		"no disk, helped":  {with(func(r *Replica) { r.Disk = "failed" }), true, demotedDisk, "failed"},
+		"behind, alone":    {with(func(r *Replica) { r.Disk, r.Connection = "outdated", "connecting" }), false, 0, "its peer cannot help"},
+		"both behind":      {with(func(r *Replica) { r.Disk, r.PeerDisk = "outdated", "inconsistent" }), false, 0, "its peer cannot help"},
+		"no disk, alone":   {with(func(r *Replica) { r.Disk, r.Connection = "diskless", "connecting" }), false, 0, "its peer cannot help"},
+		"hastd is silent":  {Replica{Name: "data"}, false, 0, "hastd does not answer"},
+		"split-brain":      {with(func(r *Replica) { r.Connection, r.Status = "split-brain", "split-brain" }), false, 0, "a person must end"},
+		"split, serving":   {with(func(r *Replica) { r.Connection, r.Status, r.Role = "split-brain", "split-brain", "primary" }), true, 0, "split-brain"},
+		"split, suspended": {with(func(r *Replica) { r.Connection, r.Disk, r.Role, r.Suspended = "split-brain", "outdated", "primary", "both-failed" }), false, 0, "cannot help"},
+		"serves from peer": {with(func(r *Replica) { r.Role, r.Disk = "primary", "failed" }), true, demotedDisk, "failed"},
+	} {
+		fit, demotion, reason := Standing([]Replica{c.r})
+		if fit != c.fit || demotion != c.demotion || !strings.Contains(reason, c.says) {
+			t.Errorf("%s: fit %v, demoted by %d, %q; want %v, %d, %q", name, fit, demotion, reason, c.fit, c.demotion, c.says)
+		}
+	}
+	// Of several the worst counts, and each is named.
+	fit, demotion, reason := Standing([]Replica{good, with(func(r *Replica) { r.Name, r.Disk = "log", "inconsistent" })})
+	if !fit || demotion != demotedBehind || !strings.Contains(reason, "data is") || !strings.Contains(reason, "log is") {
+		t.Errorf("of two: fit %v, demoted by %d, %q", fit, demotion, reason)
+	}
+}
