@@ -19,17 +19,19 @@ func TestStanding(t *testing.T) {
 		demotion uint8
 		says     string
 	}{
-		"in sync":          {good, true, 0, "data is uptodate here, connected, peer primary"},
-		"alone, in sync":   {with(func(r *Replica) { r.Connection, r.PeerRole, r.PeerDisk = "connecting", "unknown", "unknown" }), true, 0, "connecting"},
-		"behind, helped":   {with(func(r *Replica) { r.Disk = "inconsistent" }), true, demotedBehind, "inconsistent"},
-		"no disk, helped":  {with(func(r *Replica) { r.Disk = "failed" }), true, demotedDisk, "failed"},
-		"behind, alone":    {with(func(r *Replica) { r.Disk, r.Connection = "outdated", "connecting" }), false, 0, "its peer cannot help"},
-		"both behind":      {with(func(r *Replica) { r.Disk, r.PeerDisk = "outdated", "inconsistent" }), false, 0, "its peer cannot help"},
-		"no disk, alone":   {with(func(r *Replica) { r.Disk, r.Connection = "diskless", "connecting" }), false, 0, "its peer cannot help"},
-		"hastd is silent":  {Replica{Name: "data"}, false, 0, "hastd does not answer"},
-		"split-brain":      {with(func(r *Replica) { r.Connection, r.Status = "split-brain", "split-brain" }), false, 0, "a person must end"},
-		"split, serving":   {with(func(r *Replica) { r.Connection, r.Status, r.Role = "split-brain", "split-brain", "primary" }), true, 0, "split-brain"},
-		"split, suspended": {with(func(r *Replica) { r.Connection, r.Disk, r.Role, r.Suspended = "split-brain", "outdated", "primary", "both-failed" }), false, 0, "cannot help"},
+		"in sync":         {good, true, 0, "data is uptodate here, connected, peer primary"},
+		"alone, in sync":  {with(func(r *Replica) { r.Connection, r.PeerRole, r.PeerDisk = "connecting", "unknown", "unknown" }), true, 0, "connecting"},
+		"behind, helped":  {with(func(r *Replica) { r.Disk = "inconsistent" }), true, demotedBehind, "inconsistent"},
+		"no disk, helped": {with(func(r *Replica) { r.Disk = "failed" }), true, demotedDisk, "failed"},
+		"behind, alone":   {with(func(r *Replica) { r.Disk, r.Connection = "outdated", "connecting" }), false, 0, "its peer cannot help"},
+		"both behind":     {with(func(r *Replica) { r.Disk, r.PeerDisk = "outdated", "inconsistent" }), false, 0, "its peer cannot help"},
+		"no disk, alone":  {with(func(r *Replica) { r.Disk, r.Connection = "diskless", "connecting" }), false, 0, "its peer cannot help"},
+		"hastd is silent": {Replica{Name: "data"}, false, 0, "hastd does not answer"},
+		"split-brain":     {with(func(r *Replica) { r.Connection, r.Status = "split-brain", "split-brain" }), false, 0, "a person must end"},
+		"split, serving":  {with(func(r *Replica) { r.Connection, r.Status, r.Role = "split-brain", "split-brain", "primary" }), true, 0, "split-brain"},
+		"split, suspended": {with(func(r *Replica) {
+			r.Connection, r.Disk, r.Role, r.Suspended = "split-brain", "outdated", "primary", "both-failed"
+		}), false, 0, "cannot help"},
 		"serves from peer": {with(func(r *Replica) { r.Role, r.Disk = "primary", "failed" }), true, demotedDisk, "failed"},
 	} {
 		fit, demotion, reason := Standing([]Replica{c.r})
