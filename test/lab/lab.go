@@ -23,7 +23,7 @@ type Options struct {
 	Replication string        // default "fullsync"
 	Timeout     time.Duration // of the peer; default 2 s
 	DiskTimeout time.Duration // default 10 s
-	StartAs     string        // default "secondary"
+	StartAs     string        // default "secondary", with a group "init"
 	KeepDirty   int           // default 64
 	ExtentSize  string        // default "256KiB"
 	OnPeerLoss  string        // default "continue"
@@ -35,7 +35,10 @@ type Options struct {
 	Extra       string        // more lines for the [resource.data] table
 	Device      int64         // bytes of each disk of a second resource, served as a device; 0: none
 	Group       bool          // a group of Resource, a service and an address, for vipd
-	Election    string        // its election, default "carp"
+	LAN         bool          // the nodes are plugged into a switch, beside a Client
+	Election    string        // of the group: default "carp"
+	Interval    time.Duration // between VRRP's adverts; default 100 ms
+	Service     string        // address of the group; default ServiceAddress
 }
 
 // Lab is two nodes with a link. Close it.
@@ -55,12 +58,16 @@ func New(o Options) (*Lab, error) {
 		}
 	}
 	def(&o.Replication, "fullsync")
+	if o.Group {
+		def(&o.StartAs, "init")
+	}
 	def(&o.StartAs, "secondary")
 	def(&o.ExtentSize, "256KiB")
 	def(&o.OnPeerLoss, "continue")
 	def(&o.Compression, "none")
 	def(&o.LogLevel, "debug")
 	def(&o.Election, "carp")
+	def(&o.Service, ServiceAddress)
 	if o.Size == 0 {
 		o.Size = 64 << 20
 	}
@@ -73,11 +80,17 @@ func New(o Options) (*Lab, error) {
 	if o.KeepDirty == 0 {
 		o.KeepDirty = 64
 	}
+	if o.Interval == 0 {
+		o.Interval = 100 * time.Millisecond
+	}
 	l := &Lab{o: o}
 	var err error
-	if o.Relay {
+	switch {
+	case o.Relay:
 		l.net, err = NewRelay(port)
-	} else {
+	case o.LAN:
+		l.net, err = NewLAN()
+	default:
 		l.net, err = NewNamespaces()
 	}
 	if err != nil {
@@ -190,9 +203,10 @@ nodes       = ["alpha", "bravo"]
 resources   = ["data"]
 election    = "{{.O.Election}}"
 pass-file   = "{{.Pass}}"
-start-delay = "500ms"
+{{if eq .O.Election "vrrp"}}advert-interval = "{{.O.Interval}}"
+{{end}}start-delay = "500ms"
 interfaces  = ["{{.Link}}"]
-address     = ["{{.Service}}/24"]
+address     = ["{{.Service}}"]
 
 [[group.data.service]]
 name     = "app"
@@ -217,7 +231,7 @@ func (l *Lab) WriteConfig(n *Node) error {
 		// Of the group. The service's path differs on the nodes, which share files.
 		Pass, Link, Service, App string
 	}{Key: filepath.Join(l.o.Dir, "cluster.key"), Port: port, O: l.o, Pass: filepath.Join(l.o.Dir, "carp.pass"),
-		Link: linkName, Service: ServiceAddress, App: n.App()}
+		Link: linkName, Service: l.servicePrefix(), App: n.App()}
 	for _, m := range l.Nodes {
 		if m == nil {
 			continue

@@ -68,6 +68,9 @@ type namespaces struct {
 	cut  [2]filter
 	loss int   // of a hundred packets, on both sides' way in
 	slow *slow // the other way between them; nil until it is wanted
+
+	// Of a LAN: what the nodes are plugged into, and a third host there.
+	sw, client *exec.Cmd
 }
 
 // filter is what a side's packet filter does to what comes in and goes out.
@@ -78,30 +81,40 @@ const linkName = "lab0"
 // NewNamespaces makes the network. It needs root, ip and nft.
 func NewNamespaces() (Network, error) {
 	n := &namespaces{}
-	for s := range n.hold {
-		h := exec.Command("unshare", "--net", "--", "sleep", "infinity")
-		h.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-		if err := h.Start(); err != nil {
-			return nil, errors.Join(fmt.Errorf("lab: a network namespace: %w", err), n.Close())
-		}
-		n.hold[s] = h
+	if err := n.holdAll(&n.hold[Alpha], &n.hold[Bravo]); err != nil {
+		return nil, errors.Join(err, n.Close())
 	}
-	if err := n.setUp(); err != nil {
+	pid := func(s Side) string { return strconv.Itoa(n.hold[s].Process.Pid) }
+	err := run("", "ip", "link", "add", linkName, "netns", pid(Alpha), "type", "veth", "peer", "name", linkName, "netns", pid(Bravo))
+	if err == nil {
+		err = n.setUp()
+	}
+	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
 }
 
-func (n *namespaces) setUp() error {
-	for s := range n.hold {
-		if err := n.awaitNamespace(Side(s)); err != nil {
+// holdAll makes a namespace for each.
+func (n *namespaces) holdAll(holders ...**exec.Cmd) error {
+	for _, to := range holders {
+		h := exec.Command("unshare", "--net", "--", "sleep", "infinity")
+		h.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+		if err := h.Start(); err != nil {
+			return fmt.Errorf("lab: a network namespace: %w", err)
+		}
+		*to = h
+	}
+	for _, h := range holders {
+		if err := awaitNamespace(*h); err != nil {
 			return err
 		}
 	}
-	pid := func(s Side) string { return strconv.Itoa(n.hold[s].Process.Pid) }
-	if err := run("", "ip", "link", "add", linkName, "netns", pid(Alpha), "type", "veth", "peer", "name", linkName, "netns", pid(Bravo)); err != nil {
-		return err
-	}
+	return nil
+}
+
+// setUp gives the nodes' links their addresses.
+func (n *namespaces) setUp() error {
 	for _, s := range []Side{Alpha, Bravo} {
 		for _, c := range []string{
 			"ip link set lo up",
@@ -121,13 +134,13 @@ func (n *namespaces) setUp() error {
 }
 
 // awaitNamespace waits until the holder has left this process's namespace.
-func (n *namespaces) awaitNamespace(s Side) error {
+func awaitNamespace(h *exec.Cmd) error {
 	own, err := readLink("/proc/self/ns/net")
 	if err != nil {
 		return err
 	}
 	return poll(startLimit, func() (bool, error) {
-		ns, err := readLink(fmt.Sprintf("/proc/%d/ns/net", n.hold[s].Process.Pid))
+		ns, err := readLink(fmt.Sprintf("/proc/%d/ns/net", h.Process.Pid))
 		return err == nil && ns != own, err
 	})
 }
@@ -135,7 +148,12 @@ func (n *namespaces) awaitNamespace(s Side) error {
 func (n *namespaces) Address(at, _ Side) string { return fmt.Sprintf("10.77.0.%d", at+1) }
 
 func (n *namespaces) Command(s Side, argv ...string) []string {
-	return append([]string{"nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", n.hold[s].Process.Pid), "--"}, argv...)
+	return inside(n.hold[s], argv...)
+}
+
+// inside wraps a command line so that it runs in a namespace.
+func inside(h *exec.Cmd, argv ...string) []string {
+	return append([]string{"nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", h.Process.Pid), "--"}, argv...)
 }
 
 // set replaces the packet filter of a side.
@@ -209,7 +227,7 @@ func (n *namespaces) Close() error {
 	if n.slow != nil {
 		n.slow.close()
 	}
-	for _, h := range n.hold {
+	for _, h := range []*exec.Cmd{n.hold[Alpha], n.hold[Bravo], n.sw, n.client} {
 		if h != nil {
 			h.Process.Kill()
 			h.Wait() // killed: its error says nothing

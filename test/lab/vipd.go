@@ -123,11 +123,13 @@ func (n *Node) Group() (Group, error) {
 	return g, err
 }
 
+func (l *Lab) other(n *Node) *Node { return l.Nodes[n.Side.Other()] }
+
 // HasAddress says whether the service address stands on the node.
 func (n *Node) HasAddress() bool {
 	argv := n.lab.net.Command(n.Side, "ip", "-o", "addr", "show", "dev", linkName)
 	out, err := exec.Command(argv[0], argv[1:]...).Output()
-	return err == nil && strings.Contains(string(out), ServiceAddress+"/")
+	return err == nil && strings.Contains(string(out), " "+n.lab.o.Service+"/")
 }
 
 // HasApp says whether the group's service runs on the node.
@@ -149,3 +151,32 @@ func (n *Node) WaitGroup(state string, limit time.Duration) error {
 	}
 	return nil
 }
+
+// VIP is the election's part of the lab's group, as vipd tells it.
+type VIP struct{ State, Interface string }
+
+// VIP asks the controller.
+func (n *Node) VIP() (VIP, error) {
+	var all struct{ VIPs []VIP }
+	err := newAPI(n.VipdControl()).call(http.MethodGet, "/v1/vip", 5*time.Second, nil, &all)
+	if err == nil && len(all.VIPs) != 1 {
+		err = fmt.Errorf("lab: %v tells of %d elections", n.Side, len(all.VIPs))
+	}
+	if err != nil {
+		return VIP{}, err
+	}
+	return all.VIPs[0], nil
+}
+
+// KillBoth ends both daemons with SIGKILL at one instant: the machine goes on.
+func (n *Node) KillBoth() error {
+	n.vipd.cmd.Process.Kill()
+	n.cmd.Process.Kill()
+	return errors.Join(n.KillVipd(), n.gone())
+}
+
+// FreezeVipd stops the controller in its tracks; ThawVipd lets it go on.
+func (n *Node) FreezeVipd() error { return n.vipd.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// ThawVipd lets it go on.
+func (n *Node) ThawVipd() error { return n.vipd.cmd.Process.Signal(syscall.SIGCONT) }

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -23,27 +22,10 @@ func newGroupLab(t *testing.T, election string) *Lab {
 // gives that node.
 func owner(t *testing.T, l *Lab, limit time.Duration) *Node {
 	t.Helper()
-	var on *Node
-	err := poll(limit, func() (bool, error) {
-		a, errA := l.Nodes[0].Group()
-		b, errB := l.Nodes[1].Group()
-		switch {
-		case errA != nil || errB != nil:
-			return false, fmt.Errorf("%v, %v", errA, errB)
-		case a.State == "online" && b.State == "offline":
-			on = l.Nodes[0]
-		case a.State == "offline" && b.State == "online":
-			on = l.Nodes[1]
-		default:
-			return false, fmt.Errorf("%v and %v", a, b)
-		}
-		return true, nil
-	})
+	on, err := l.owner(limit)
 	must(t, err)
 	return on
 }
-
-func (l *Lab) other(n *Node) *Node { return l.Nodes[n.Side.Other()] }
 
 // wantAlone wants everything of the group on n and nothing of it on the other.
 func wantAlone(t *testing.T, l *Lab, n *Node) {
