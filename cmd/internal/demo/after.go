@@ -13,7 +13,7 @@ import (
 
 // takeOver promotes bravo and looks for every file.
 func (d *demo) takeOver(ctx context.Context) error {
-	d.chapter("bravo takes over")
+	d.Chapter("bravo takes over")
 	began := time.Now()
 	err := d.bravo().await(ctx, commandLimit, "bravo to notice", func(r api.Resource) bool { return r.Connection != "connected" })
 	if err != nil {
@@ -25,7 +25,7 @@ func (d *demo) takeOver(ctx context.Context) error {
 	if err := d.bravo().open(ctx); err != nil {
 		return err
 	}
-	d.say("The device is there again after %.1f seconds.", time.Since(began).Seconds())
+	d.Say("The device is there again after %.1f seconds.", time.Since(began).Seconds())
 	if err := d.examine(ctx, d.bravo()); err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (d *demo) takeOver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("Work goes on: bravo alone writes %d more.", len(n))
+	d.Say("Work goes on: bravo alone writes %d more.", len(n))
 	return nil
 }
 
@@ -53,12 +53,12 @@ func (d *demo) examine(ctx context.Context, n *node) error {
 		return data, nil
 	}
 	err := d.ledger.examine(read, func(done, of int) {
-		d.progress(float64(done)/float64(of), "checking the files on %s by hash", n.name)
+		d.Progress(float64(done)/float64(of), "checking the files on %s by hash", n.name)
 	})
 	if err != nil {
 		return err
 	}
-	d.say("Every acknowledged file is on %s with the right hash: %s.", n.name, describeFiles(len(d.ledger.files), d.ledger.bytes))
+	d.Say("Every acknowledged file is on %s with the right hash: %s.", n.name, describeFiles(len(d.ledger.files), d.ledger.bytes))
 	return nil
 }
 
@@ -72,14 +72,14 @@ func (d *demo) writeSome(ctx context.Context, n *node, folder string, files int,
 		}
 		bytes -= int64(len(f.data))
 		names = append(names, f.name)
-		d.progress(float64(i)/float64(files), "writing on %s", n.name)
+		d.Progress(float64(i)/float64(files), "writing on %s", n.name)
 	}
 	return names, nil
 }
 
 // comeBack starts the killed node; it must fetch what differs and no more.
 func (d *demo) comeBack(ctx context.Context) error {
-	d.chapter("alpha comes back and fetches only what differs")
+	d.Chapter("alpha comes back and fetches only what differs")
 	before, err := d.bravo().syncSent(ctx)
 	if err != nil {
 		return err
@@ -88,7 +88,7 @@ func (d *demo) comeBack(ctx context.Context) error {
 	if err := d.alpha().start(ctx); err != nil {
 		return err
 	}
-	d.say("hastd runs as alpha again, process %d.", d.alpha().cmd.Process.Pid)
+	d.Say("hastd runs as alpha again, process %d.", d.alpha().cmd.Process.Pid)
 	if err := d.deadDeviceGone(ctx); err != nil {
 		return err
 	}
@@ -115,10 +115,10 @@ func (d *demo) deadDeviceGone(ctx context.Context) error {
 		}
 		loops := loopsBelow(d.alpha().dir)
 		if len(mounts)+len(loops) == 0 {
-			d.say("It took away what the killed one left: its FUSE mount and its loop device.")
+			d.Say("It took away what the killed one left: its FUSE mount and its loop device.")
 			return nil
 		}
-		d.progress(-1, "waiting for the dead device to go")
+		d.Progress(-1, "waiting for the dead device to go")
 		select {
 		case <-ctx.Done():
 			return exit.New(exit.IO, "look at its log", "hastd on alpha left the dead device of its predecessor standing: %v %v", mounts, loops)
@@ -135,7 +135,7 @@ func (d *demo) tellSync(ctx context.Context, source *node, before int64, took ti
 	}
 	sent := after - before
 	share := 100 * float64(sent) / float64(d.Size)
-	d.say("%s were copied, %d bytes of %d: %.1f %% of the device, %.1f seconds.", amount(sent), sent, d.Size, share, took.Seconds())
+	d.Say("%s were copied, %d bytes of %d: %.1f %% of the device, %.1f seconds.", amount(sent), sent, d.Size, share, took.Seconds())
 	switch {
 	case sent <= 0:
 		return exit.New(exit.IO, "look at both logs", "nothing was copied although the nodes wrote apart")
@@ -147,7 +147,7 @@ func (d *demo) tellSync(ctx context.Context, source *node, before int64, took ti
 
 // compareFirst lets both rest and compares them.
 func (d *demo) compareFirst(ctx context.Context) error {
-	d.chapter("Both replicas, block by block")
+	d.Chapter("Both replicas, block by block")
 	if err := d.rest(ctx, d.bravo()); err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ const (
 
 // part lets both nodes write apart: a split-brain.
 func (d *demo) part(ctx context.Context) error {
-	d.chapter("A split-brain is forced: both are primary, apart")
+	d.Chapter("A split-brain is forced: both are primary, apart")
 	if _, err := d.alpha().hastctl(ctx, "disconnect", resource); err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func (d *demo) part(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.say("%s writes %d files of its own.", n.name, len(names))
+		d.Say("%s writes %d files of its own.", n.name, len(names))
 		if n == d.alpha() {
 			d.ledger.forget(names) // these are going to be given up
 		}
@@ -221,7 +221,7 @@ func (d *demo) part(ctx context.Context) error {
 	if err := d.awaitBoth(ctx, commandLimit, "the split-brain to be told", func(r api.Resource) bool { return r.Status == "split-brain" }); err != nil {
 		return err
 	}
-	d.say("Both nodes tell it:")
+	d.Say("Both nodes tell it:")
 	for _, n := range d.nodes {
 		if err := d.status(ctx, n); err != nil {
 			return err
@@ -233,13 +233,13 @@ func (d *demo) part(ctx context.Context) error {
 	case after != before:
 		return exit.New(exit.IO, hintNever, "OVERWRITTEN: alpha's replica changed although nobody had decided")
 	}
-	d.say("Not one byte of alpha's replica was overwritten by that.")
+	d.Say("Not one byte of alpha's replica was overwritten by that.")
 	return nil
 }
 
 // recover gives up alpha's changes.
 func (d *demo) recover(ctx context.Context) error {
-	d.chapter("A person decides: what alpha wrote apart is given up")
+	d.Chapter("A person decides: what alpha wrote apart is given up")
 	before, err := d.bravo().syncSent(ctx)
 	if err != nil {
 		return err
@@ -254,7 +254,7 @@ func (d *demo) recover(ctx context.Context) error {
 	if err := d.tellSync(ctx, d.bravo(), before, time.Since(began)); err != nil {
 		return err
 	}
-	d.say("bravo was in use all the time.")
+	d.Say("bravo was in use all the time.")
 	if err := d.rest(ctx, d.bravo()); err != nil {
 		return err
 	}
@@ -263,7 +263,7 @@ func (d *demo) recover(ctx context.Context) error {
 
 // end reads everything once more, on the node that was killed and lost.
 func (d *demo) end(ctx context.Context) error {
-	d.chapter("The last check, on alpha")
+	d.Chapter("The last check, on alpha")
 	if err := d.promote(ctx, d.alpha()); err != nil {
 		return err
 	}
@@ -277,7 +277,7 @@ func (d *demo) end(ctx context.Context) error {
 	if _, err := d.alpha().store.read(gone); !errors.Is(err, fs.ErrNotExist) {
 		return exit.New(exit.IO, "look at both logs", "what alpha wrote apart is still there, although it was given up (%v)", err)
 	}
-	d.say("What was given up is gone.")
+	d.Say("What was given up is gone.")
 	if err := d.alpha().shut(); err != nil {
 		return err
 	}
@@ -286,6 +286,6 @@ func (d *demo) end(ctx context.Context) error {
 			return err
 		}
 	}
-	d.say("Both daemons stopped cleanly.")
+	d.Say("Both daemons stopped cleanly.")
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hastd/cmd/internal/demo/stage"
 	"hastd/cmd/internal/exit"
 )
 
@@ -33,13 +34,13 @@ func (d *demo) close(failed error) error {
 			n.store = nil
 		}
 	}
-	if err := within(killLimit, func() error { d.left.Wait(); return nil }); err != nil {
+	if err := stage.Within(killLimit, func() error { d.left.Wait(); return nil }); err != nil {
 		errs = append(errs, errors.New("a request to a device is still not answered"))
 	}
 	errs = append(errs, release(d.dir))
 	if failed != nil && d.Keep {
 		fmt.Fprintf(d.Err, "\nThe folder is kept: %s\n", d.dir)
-		errs = append(errs, os.Remove(d.path(lockName)))
+		errs = append(errs, os.Remove(d.path(stage.LockName)))
 	} else {
 		errs = append(errs, os.RemoveAll(d.dir))
 	}
@@ -50,29 +51,6 @@ func (d *demo) close(failed error) error {
 		return exit.New(exit.IO, "look at mount and losetup -a, and remove "+d.dir, "the demonstration could not clean up: %w", err)
 	}
 	return nil
-}
-
-// sweep takes away what demonstrations left that were killed themselves.
-func sweep() {
-	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
-	for _, dir := range folders {
-		var st unix.Stat_t
-		if unix.Lstat(dir, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Uid != uint32(os.Getuid()) {
-			continue
-		}
-		// Without the file it was kept on purpose, or is just being made.
-		if _, err := os.Lstat(filepath.Join(dir, lockName)); err != nil {
-			continue
-		}
-		lock, err := lockFile(filepath.Join(dir, lockName))
-		if err != nil {
-			continue
-		}
-		if release(dir) == nil {
-			os.RemoveAll(dir)
-		}
-		lock.Close()
-	}
 }
 
 // releaseLimit bounds the taking away of mounts and loop devices: a device goes
@@ -119,7 +97,7 @@ func releaseOnce(dir string) (left []string, err error) {
 	unmount(false)
 	for _, dev := range loopsBelow(dir) {
 		left = append(left, dev) // gone or not is seen next time
-		_ = within(releaseLimit/3, func() error { return detachLoop(dev) })
+		_ = stage.Within(releaseLimit/3, func() error { return detachLoop(dev) })
 	}
 	if len(left) == 0 {
 		unmount(true)

@@ -85,7 +85,7 @@ func compareReplicas(ctx context.Context, paths [2]string, size int64, step func
 // compare tells how both replicas compare; it is an error if they differ.
 func (d *demo) compare(ctx context.Context) error {
 	c, err := compareReplicas(ctx, [2]string{d.alpha().disk(), d.bravo().disk()}, d.Size, func(done int64) {
-		d.progress(float64(done)/float64(d.Size), "comparing both replicas")
+		d.Progress(float64(done)/float64(d.Size), "comparing both replicas")
 	})
 	if err != nil {
 		return exit.New(exit.IO, "", "compare the replicas: %w", err)
@@ -97,16 +97,16 @@ func (d *demo) compare(ctx context.Context) error {
 	if c.full == 0 {
 		return exit.New(exit.Internal, "is anything written at all? Keep the folder with --keep", "both replicas are empty, so that they are equal proves nothing")
 	}
-	d.say("The replicas are equal: %d blocks of 4 KiB compared, %d of them with data, none differs.", c.blocks, c.full)
-	d.say("sha256 alpha %s…", c.sums[0][:32])
-	d.say("sha256 bravo %s…", c.sums[1][:32])
+	d.Say("The replicas are equal: %d blocks of 4 KiB compared, %d of them with data, none differs.", c.blocks, c.full)
+	d.Say("sha256 alpha %s…", c.sums[0][:32])
+	d.Say("sha256 bravo %s…", c.sums[1][:32])
 	return nil
 }
 
 // sumOf is the hash of a node's replica, which must be at rest.
 func (d *demo) sumOf(ctx context.Context, n *node) (string, error) {
 	c, err := compareReplicas(ctx, [2]string{n.disk(), n.disk()}, d.Size, func(done int64) {
-		d.progress(float64(done)/float64(d.Size), "hashing the replica of %s", n.name)
+		d.Progress(float64(done)/float64(d.Size), "hashing the replica of %s", n.name)
 	})
 	if err != nil {
 		return "", exit.New(exit.IO, "", "hash the replica of %s: %w", n.name, err)
@@ -135,7 +135,7 @@ func (d *demo) flip() error {
 		if _, err := f.WriteAt(b, off); err != nil {
 			return err
 		}
-		d.say("SABOTAGE: one bit at offset %d of bravo's replica is flipped behind its back.", off+blockSize/2)
+		d.Say("SABOTAGE: one bit at offset %d of bravo's replica is flipped behind its back.", off+blockSize/2)
 		return f.Sync()
 	}
 	return errors.New("there is no data to flip a bit of")

@@ -23,6 +23,7 @@ import (
 	"syscall"
 	"time"
 
+	"hastd/cmd/internal/demo/stage"
 	"hastd/cmd/internal/exit"
 )
 
@@ -78,17 +79,17 @@ func Run(ctx context.Context, o Options) (err error) {
 	// A reader that is gone must not end the process with everything standing.
 	signal.Ignore(syscall.SIGPIPE)
 	defer signal.Reset(syscall.SIGPIPE)
-	o.Out = &storyWriter{o.Out, unread}
-	sweep()
-	dir, lock, err := makeFolder()
+	o.Out = &stage.Writer{W: o.Out, Unread: unread}
+	stage.Sweep(folderPrefix, release)
+	dir, lock, err := stage.MakeFolder(folderPrefix)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	d := &demo{Options: o, dir: dir, teller: &teller{out: o.Out, terminal: o.Terminal, began: time.Now()},
+	d := &demo{Options: o, dir: dir, Teller: stage.NewTeller(o.Out, o.Terminal),
 		random: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), uint64(os.Getpid())))}
 	defer func() {
-		d.clear()
+		d.Clear()
 		if cause := context.Cause(ctx); err != nil && cause != nil {
 			err = stopped(cause, o.Limit, err)
 		}
@@ -110,7 +111,7 @@ var errLimit = errors.New("the time for the demonstration is over")
 
 // stopped says why the story ended early, with what it was doing.
 func stopped(cause error, limit time.Duration, err error) error {
-	if errors.Is(cause, errUnread) {
+	if errors.Is(cause, stage.ErrUnread) {
 		return exit.New(exit.IO, "is its reader gone?", "%w", cause)
 	}
 	if errors.Is(cause, errLimit) {
@@ -144,7 +145,7 @@ func (o *Options) check() error {
 // demo is one demonstration under way.
 type demo struct {
 	Options
-	*teller
+	*stage.Teller
 	dir    string
 	port   int // of replication, on both nodes
 	nodes  [2]*node
@@ -168,7 +169,7 @@ func (d *demo) confess(err error) {
 		if n == nil {
 			continue
 		}
-		fmt.Fprintf(d.Err, "\n%s: %s\nThe last lines of its log:\n%s\n", n.name, n.describe(), n.logTail(logLines))
+		fmt.Fprintf(d.Err, "\n%s: %s\nThe last lines of its log:\n%s\n", n.name, n.describe(), stage.Tail(n.log(), logLines))
 	}
 }
 

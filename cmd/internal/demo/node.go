@@ -11,13 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"hastd/cmd/internal/api"
+	"hastd/cmd/internal/demo/stage"
 	"hastd/cmd/internal/exit"
 )
 
@@ -28,7 +28,6 @@ const (
 	stopLimit    = 30 * time.Second
 	killLimit    = 10 * time.Second
 	pollEvery    = 30 * time.Millisecond
-	logTailRead  = 64 << 10 // read of a log's end
 )
 
 // node is one of the two machines: a folder, an address, a daemon.
@@ -53,7 +52,7 @@ func (n *node) log() string             { return n.path("hastd.log") }
 
 // hastctl runs the command of the same name for this node, and shows it.
 func (n *node) hastctl(ctx context.Context, args ...string) (string, error) {
-	n.d.say("$ hastctl --node %s %s", n.name, strings.Join(args, " "))
+	n.d.Say("$ hastctl --node %s %s", n.name, strings.Join(args, " "))
 	return n.quiet(ctx, args...)
 }
 
@@ -68,7 +67,7 @@ func (n *node) quiet(ctx context.Context, args ...string) (string, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C ends it through ctx
 	done := make(chan error, 1)
 	go func() { done <- cmd.Run() }()
-	err := n.d.spin(done, "hastctl "+strings.Join(args, " "))
+	err := n.d.Spin(done, "hastctl "+strings.Join(args, " "))
 	if err == nil {
 		return out.String(), nil
 	}
@@ -93,7 +92,7 @@ func (n *node) start(ctx context.Context) error {
 	cmd := exec.Command(n.d.Hastd, "-c", n.d.path("hast.toml"), "--node", n.name)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = n.dir
-	cmd.Env = ownEnv()
+	cmd.Env = stage.OwnEnv()
 	// Out of reach of the terminal's Ctrl-C, which is for the demonstration; and
 	// gone with it, should it be killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -107,15 +106,6 @@ func (n *node) start(ctx context.Context) error {
 		close(ended)
 	}()
 	return n.await(ctx, startLimit, "hastd on "+n.name+" to start", func(api.Resource) bool { return true })
-}
-
-// ownEnv is the environment without what a service manager told hastctl: it is
-// not meant for the daemons of a demonstration.
-func ownEnv() []string {
-	return slices.DeleteFunc(os.Environ(), func(s string) bool {
-		name, _, _ := strings.Cut(s, "=")
-		return slices.Contains([]string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"}, name)
-	})
 }
 
 // kill ends the daemon as a power switch would; the process is gone afterwards.
@@ -165,7 +155,7 @@ func (n *node) await(ctx context.Context, limit time.Duration, what string, want
 	for {
 		r, err := n.api.Resource(ctx, resource)
 		if err == nil && want(r) {
-			n.d.clear()
+			n.d.Clear()
 			return nil
 		}
 		last = describe(r, err, last)
@@ -173,7 +163,7 @@ func (n *node) await(ctx context.Context, limit time.Duration, what string, want
 		if all := r.Sync.BytesDone + r.Sync.BytesLeft; r.Sync.State == "running" && all > 0 {
 			share = float64(r.Sync.BytesDone) / float64(all)
 		}
-		n.d.progress(share, "waiting for %s", what)
+		n.d.Progress(share, "waiting for %s", what)
 		select {
 		case <-n.ended:
 			return exit.New(exit.IO, "look at its log", "hastd on %s ended by itself (%v) while %s was waited for", n.name, n.endErr, what)
@@ -237,21 +227,6 @@ func (n *node) syncSent(ctx context.Context) (int64, error) {
 		return int64(v), err
 	}
 	return 0, fmt.Errorf("metrics of %s: %s is missing", n.name, name)
-}
-
-// logTail is the end of the daemon's log.
-func (n *node) logTail(lines int) string {
-	f, err := os.Open(n.log())
-	if err != nil {
-		return "(" + err.Error() + ")"
-	}
-	defer f.Close()
-	if st, err := f.Stat(); err == nil && st.Size() > logTailRead {
-		f.Seek(-logTailRead, io.SeekEnd)
-	}
-	b, _ := io.ReadAll(f)
-	all := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
-	return "  " + strings.Join(all[max(0, len(all)-lines):], "\n  ")
 }
 
 // freePort finds a TCP port that is free on all the addresses.

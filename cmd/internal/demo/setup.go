@@ -5,62 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"text/template"
 
 	"golang.org/x/sys/unix"
 
 	"hastd/cmd/internal/api"
+	"hastd/cmd/internal/demo/stage"
 	"hastd/cmd/internal/exit"
 )
 
-// folderPrefix is how the folders of demonstrations are recognised; lockName is
-// the file in one that is locked while its demonstration lives.
-const (
-	folderPrefix = "hast-demo-"
-	lockName     = "lock"
-)
-
-// maxSocketDir is the longest folder in which the sockets still fit into the
-// kernel's addresses (108 bytes).
-const maxSocketDir = 70
-
-func makeFolder() (string, *os.File, error) {
-	dir, err := os.MkdirTemp("", folderPrefix)
-	if err != nil {
-		return "", nil, exit.New(exit.CantCreate, "is there room? Another place is taken with TMPDIR=/var/tmp", "make a temporary folder: %w", err)
-	}
-	// As the kernel's lists of mounts and loop devices name it.
-	if dir, err = filepath.EvalSymlinks(dir); err == nil && len(dir) > maxSocketDir {
-		os.Remove(dir)
-		return "", nil, exit.New(exit.CantCreate, "take a shorter one: TMPDIR=/tmp", "the temporary folder %s is too long for sockets in it", dir)
-	}
-	var lock *os.File
-	if err == nil {
-		// Locked before it has its name: else another one's sweep could take it.
-		if lock, err = lockFile(filepath.Join(dir, lockName+".new")); err == nil {
-			err = os.Rename(lock.Name(), filepath.Join(dir, lockName))
-		}
-	}
-	if err != nil {
-		return "", nil, exit.New(exit.CantCreate, "", "the temporary folder %s: %w", dir, err)
-	}
-	return dir, lock, nil
-}
-
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
+// folderPrefix is how the folders of demonstrations are recognised.
+const folderPrefix = "hast-demo-"
 
 // prepare chooses how the story is told, and writes key and configuration.
 func (d *demo) prepare(ctx context.Context) error {
@@ -69,8 +25,8 @@ func (d *demo) prepare(ctx context.Context) error {
 		return err
 	}
 	if why != "" {
-		d.say("No ext4 on a device here (%s):", why)
-		d.say("the same story over the NBD socket, with files as records on the raw device.")
+		d.Say("No ext4 on a device here (%s):", why)
+		d.Say("the same story over the NBD socket, with files as records on the raw device.")
 	}
 	d.Provider = kind
 	names, addresses := [2]string{"alpha", "bravo"}, [2]string{"127.0.0.1", "127.0.0.2"}
@@ -103,9 +59,9 @@ func (d *demo) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	d.say("Everything stands in %s: configuration, key, disks, sockets.", d.dir)
-	d.say("hastctl is called with -c hast.toml from there, which is left out below.")
-	d.say("Replication goes over %s and %s, port %d.", addresses[0], addresses[1], d.port)
+	d.Say("Everything stands in %s: configuration, key, disks, sockets.", d.dir)
+	d.Say("hastctl is called with -c hast.toml from there, which is left out below.")
+	d.Say("Replication goes over %s and %s, port %d.", addresses[0], addresses[1], d.port)
 	return nil
 }
 
@@ -174,7 +130,7 @@ func (d *demo) tryDevice(ctx context.Context) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("only root may mount")
 	}
-	if d.mkfs, err = lookTool("mkfs.ext4"); err != nil {
+	if d.mkfs, err = stage.Tool("mkfs.ext4"); err != nil {
 		return err
 	}
 	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
@@ -215,18 +171,4 @@ func (d *demo) tryDevice(ctx context.Context) (err error) {
 		return err
 	}
 	return s.close()
-}
-
-// lookTool finds a program of the administrator's, whose folder is not in
-// everybody's path.
-func lookTool(name string) (string, error) {
-	if path, err := exec.LookPath(name); err == nil {
-		return path, nil
-	}
-	for _, dir := range strings.Fields("/usr/sbin /sbin") {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s is not installed", name)
 }

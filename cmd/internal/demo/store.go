@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hastd/cmd/internal/demo/stage"
 	"hastd/cmd/internal/exit"
 )
 
@@ -59,7 +60,7 @@ func mountStore(device, dir string) (*ext4Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := within(mountLimit, func() error { return unix.Mount(real, dir, "ext4", 0, "") }); err != nil {
+	if err := stage.Within(mountLimit, func() error { return unix.Mount(real, dir, "ext4", 0, "") }); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", real, err)
 	}
 	return &ext4Store{dir}, nil
@@ -109,7 +110,7 @@ func fsync(path string) error {
 func (s *ext4Store) read(name string) ([]byte, error) { return os.ReadFile(s.path(name)) }
 
 func (s *ext4Store) close() error {
-	return within(mountLimit, func() error {
+	return stage.Within(mountLimit, func() error {
 		if err := unix.Unmount(s.dir, 0); err != nil {
 			return fmt.Errorf("unmount %s: %w", s.dir, err)
 		}
@@ -120,7 +121,7 @@ func (s *ext4Store) close() error {
 // abandon takes the mount out of sight at once; the kernel lets go of it when it
 // can.
 func (s *ext4Store) abandon() {
-	_ = within(mountLimit, func() error { return unix.Unmount(s.dir, unix.MNT_DETACH) })
+	_ = stage.Within(mountLimit, func() error { return unix.Unmount(s.dir, unix.MNT_DETACH) })
 }
 
 // unless carries out f, which may hang as long as a device does, but does not wait
@@ -134,23 +135,5 @@ func (d *demo) unless(ctx context.Context, f func() error) error {
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	}
-}
-
-// errStuck is told of what did not come back from the kernel.
-var errStuck = errors.New("it does not come back from the kernel")
-
-// within gives up waiting for f after limit. Then f is left behind: a system call
-// on a device cannot be taken back, only its device can be taken away.
-func within(limit time.Duration, f func() error) error {
-	done := make(chan error, 1)
-	go func() { done <- f() }()
-	t := time.NewTimer(limit)
-	defer t.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-t.C:
-		return errStuck
 	}
 }

@@ -30,8 +30,8 @@ func (d *demo) story(ctx context.Context) error {
 	if d.Sabotage != "" {
 		return exit.New(exit.Internal, "the demonstration is not worth its name: mend it", "the sabotage %s was not found", d.Sabotage)
 	}
-	d.clear()
-	fmt.Fprintf(d.out, "\nNothing that was acknowledged is lost, and both replicas are equal (%.0f seconds).\n", time.Since(d.began).Seconds())
+	d.Clear()
+	fmt.Fprintf(d.Out, "\nNothing that was acknowledged is lost, and both replicas are equal (%.0f seconds).\n", time.Since(d.Began()).Seconds())
 	return nil
 }
 
@@ -44,7 +44,7 @@ func (d *demo) scale(files int, bytes int64) (int, int64) {
 }
 
 func (d *demo) create(ctx context.Context) error {
-	d.chapter("Two nodes are made, alpha and bravo")
+	d.Chapter("Two nodes are made, alpha and bravo")
 	if err := d.prepare(ctx); err != nil {
 		return err
 	}
@@ -53,13 +53,13 @@ func (d *demo) create(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.quote(out)
+		d.Quote(out)
 	}
 	for _, n := range d.nodes {
 		if err := n.start(ctx); err != nil {
 			return err
 		}
-		d.say("hastd runs as %s, process %d.", n.name, n.cmd.Process.Pid)
+		d.Say("hastd runs as %s, process %d.", n.name, n.cmd.Process.Pid)
 	}
 	return d.awaitBoth(ctx, commandLimit, "both nodes to connect", func(r api.Resource) bool {
 		return r.Role == "secondary" && r.Connection == "connected"
@@ -139,7 +139,7 @@ func (n *node) shut() error {
 }
 
 func (d *demo) mirror(ctx context.Context) error {
-	d.chapter("alpha becomes primary: its device is mirrored to bravo")
+	d.Chapter("alpha becomes primary: its device is mirrored to bravo")
 	if err := d.promote(ctx, d.alpha()); err != nil {
 		return err
 	}
@@ -151,11 +151,11 @@ func (d *demo) mirror(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.say("$ mkfs.ext4 %s    (%s, behind alpha/device)", real, amount(d.Size))
+		d.Say("$ mkfs.ext4 %s    (%s, behind alpha/device)", real, amount(d.Size))
 		if err := d.format(ctx, d.alpha().device()); err != nil {
 			return err
 		}
-		d.say("$ mount %s alpha/mnt", real)
+		d.Say("$ mount %s alpha/mnt", real)
 	}
 	if err := d.alpha().open(ctx); err != nil {
 		return err
@@ -169,7 +169,7 @@ func (d *demo) status(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
-	d.quote(out)
+	d.Quote(out)
 	return nil
 }
 
@@ -182,16 +182,16 @@ func (d *demo) acknowledged() string {
 }
 
 func (d *demo) fill(ctx context.Context) error {
-	d.chapter("A tree of files goes onto the device")
+	d.Chapter("A tree of files goes onto the device")
 	tree := realTree(d.random, first(d.scale(600, 0)), second(d.scale(0, 32<<20)))
 	began := time.Now()
 	for i, f := range tree {
-		d.progress(float64(i)/float64(len(tree)), "%s", f.name)
+		d.Progress(float64(i)/float64(len(tree)), "%s", f.name)
 		if err := d.put(ctx, d.alpha(), f); err != nil {
 			return err
 		}
 	}
-	d.say("%s in %d folders, %s, %.1f seconds.", describeFiles(len(d.ledger.files), d.ledger.bytes), folders(tree), d.acknowledged(), time.Since(began).Seconds())
+	d.Say("%s in %d folders, %s, %.1f seconds.", describeFiles(len(d.ledger.files), d.ledger.bytes), folders(tree), d.acknowledged(), time.Since(began).Seconds())
 	return nil
 }
 
@@ -253,7 +253,7 @@ func (l *load) write(s store, next func(i int) file, cheatAt int64, killed <-cha
 
 // strike kills the primary in the middle of writing.
 func (d *demo) strike(ctx context.Context) error {
-	d.chapter("kill -9 of the primary, in the middle of writing")
+	d.Chapter("kill -9 of the primary, in the middle of writing")
 	_, enough := d.scale(0, 16<<20)
 	random := d.random
 	l := &load{done: make(chan struct{}), cheated: make(chan struct{})}
@@ -282,12 +282,12 @@ func (d *demo) strike(ctx context.Context) error {
 	for _, f := range l.acked {
 		d.ledger.add(f.name, f.data)
 	}
-	d.say("$ kill -9 %d", pid)
-	d.say("Its writer got: %s. It was writing %s.", reason(l.err), l.last)
+	d.Say("$ kill -9 %d", pid)
+	d.Say("Its writer got: %s. It was writing %s.", reason(l.err), l.last)
 	if d.Sabotage == EarlyAck {
-		d.say("SABOTAGE: the file %s was counted as safe before its fsync.", l.acked[len(l.acked)-1].name)
+		d.Say("SABOTAGE: the file %s was counted as safe before its fsync.", l.acked[len(l.acked)-1].name)
 	}
-	d.say("%d files were acknowledged in this run, %d in all.", len(l.acked), len(d.ledger.files))
+	d.Say("%d files were acknowledged in this run, %d in all.", len(l.acked), len(d.ledger.files))
 	return nil
 }
 
@@ -301,7 +301,7 @@ func (d *demo) watch(ctx context.Context, l *load, enough int64) error {
 	stalled := time.NewTimer(syncLimit)
 	defer stalled.Stop()
 	for d.Sabotage == EarlyAck || l.bytes.Load() < enough {
-		d.progress(float64(l.bytes.Load())/float64(enough), "writing")
+		d.Progress(float64(l.bytes.Load())/float64(enough), "writing")
 		select {
 		case <-l.cheated:
 			return nil
@@ -314,7 +314,7 @@ func (d *demo) watch(ctx context.Context, l *load, enough int64) error {
 		case <-tick.C:
 		}
 	}
-	d.clear()
+	d.Clear()
 	// Not at the beat of the files: anywhere within one.
 	time.Sleep(time.Duration(time.Now().UnixNano() % int64(killJitter)))
 	return nil

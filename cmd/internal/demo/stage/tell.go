@@ -1,4 +1,8 @@
-package demo
+// Package stage is what every demonstration of hastctl stands on: the telling, a
+// folder that a later run finds again, and waiting that ends.
+//
+// It knows nothing of what is demonstrated, and starts nothing.
+package stage
 
 import (
 	"context"
@@ -9,9 +13,9 @@ import (
 	"time"
 )
 
-// teller writes the story: chapters, what is done, and bars where one waits.
+// Teller writes the story: chapters, what is done, and bars where one waits.
 // It is for one goroutine.
-type teller struct {
+type Teller struct {
 	out      io.Writer
 	terminal bool
 	began    time.Time
@@ -20,18 +24,27 @@ type teller struct {
 	drawn    time.Time // when the bar was drawn last
 }
 
-// storyWriter ends the story when nobody can read it any more.
-type storyWriter struct {
-	w      io.Writer
-	unread context.CancelCauseFunc
+// NewTeller begins a story.
+func NewTeller(out io.Writer, terminal bool) *Teller {
+	return &Teller{out: out, terminal: terminal, began: time.Now()}
 }
 
-var errUnread = errors.New("the story cannot be written")
+// Began is when the story began.
+func (t *Teller) Began() time.Time { return t.began }
 
-func (r *storyWriter) Write(p []byte) (int, error) {
-	n, err := r.w.Write(p)
+// Writer ends the story when nobody can read it any more.
+type Writer struct {
+	W      io.Writer
+	Unread context.CancelCauseFunc
+}
+
+// ErrUnread is the cause when nobody reads the story.
+var ErrUnread = errors.New("the story cannot be written")
+
+func (r *Writer) Write(p []byte) (int, error) {
+	n, err := r.W.Write(p)
 	if err != nil {
-		r.unread(fmt.Errorf("%w: %w", errUnread, err))
+		r.Unread(fmt.Errorf("%w: %w", ErrUnread, err))
 	}
 	return n, err
 }
@@ -41,9 +54,9 @@ const (
 	redrawEvery = 80 * time.Millisecond
 )
 
-// chapter opens a part of the story.
-func (t *teller) chapter(format string, args ...any) {
-	t.clear()
+// Chapter opens a part of the story.
+func (t *Teller) Chapter(format string, args ...any) {
+	t.Clear()
 	t.chapters++
 	title := fmt.Sprintf("%d. %s", t.chapters, fmt.Sprintf(format, args...))
 	if t.terminal {
@@ -52,23 +65,23 @@ func (t *teller) chapter(format string, args ...any) {
 	fmt.Fprintf(t.out, "\n%s\n", title)
 }
 
-// say writes one line.
-func (t *teller) say(format string, args ...any) {
-	t.clear()
+// Say writes one line.
+func (t *Teller) Say(format string, args ...any) {
+	t.Clear()
 	fmt.Fprintf(t.out, "   %s\n", fmt.Sprintf(format, args...))
 }
 
-// quote writes what a program said, set off from the story.
-func (t *teller) quote(text string) {
-	t.clear()
+// Quote writes what a program said, set off from the story.
+func (t *Teller) Quote(text string) {
+	t.Clear()
 	for line := range strings.Lines(strings.TrimRight(text, "\n")) {
 		fmt.Fprintf(t.out, "   | %s\n", strings.TrimRight(line, "\n"))
 	}
 }
 
-// progress draws a bar on a terminal, and nothing elsewhere: there the line that
+// Progress draws a bar on a terminal, and nothing elsewhere: there the line that
 // says it is done must do. A share below zero: nobody knows how long.
-func (t *teller) progress(share float64, format string, args ...any) {
+func (t *Teller) Progress(share float64, format string, args ...any) {
 	now := time.Now()
 	if !t.terminal || t.bar && now.Sub(t.drawn) < redrawEvery {
 		return
@@ -100,23 +113,23 @@ func clip(s string) string {
 	return s
 }
 
-// spin shows that something is waited for until it is done.
-func (t *teller) spin(done <-chan error, what string) error {
+// Spin shows that something is waited for until it is done.
+func (t *Teller) Spin(done <-chan error, what string) error {
 	tick := time.NewTicker(redrawEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case err := <-done:
-			t.clear()
+			t.Clear()
 			return err
 		case <-tick.C:
-			t.progress(-1, "%s", what)
+			t.Progress(-1, "%s", what)
 		}
 	}
 }
 
-// clear takes the bar away.
-func (t *teller) clear() {
+// Clear takes the bar away.
+func (t *Teller) Clear() {
 	if t.bar {
 		fmt.Fprint(t.out, "\r\x1b[K")
 		t.bar = false
