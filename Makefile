@@ -23,7 +23,7 @@ endif
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-short race lint fuzz sim planted rounds chaos lab bench man cover deps clean
+.PHONY: help build demo demo-ha test test-short race lint fuzz sim planted rounds chaos lab bench man cover deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ build: ## bin/hastd, bin/vipd and bin/hastctl, static
 
 demo: build ## two nodes on this machine, the whole story on real files
 	$(BIN)/hastctl demo $(ARGS)
+
+demo-ha: build ## a service that fails over between two nodes on this machine (as root)
+	$(BIN)/hastctl demo ha --picture $(BIN)/demo-ha.svg $(ARGS)
 
 test: deps ## all tests (as root it installs their Debian packages first)
 	$(GO) run ./test/cmd/testrun $(ARGS)

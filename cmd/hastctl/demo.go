@@ -60,5 +60,6 @@ changes one bit of a replica, "early-ack" counts a file as safe too early.`,
 	f.BoolVar(&o.Quick, "quick", false, "write less")
 	f.BoolVar(&o.Keep, "keep", false, "keep the folder after a failure")
 	f.DurationVar(&o.Limit, "limit", 5*time.Minute, "how long all of it may take")
+	c.AddCommand(a.demoHACommand())
 	return c
 }
