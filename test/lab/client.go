@@ -222,6 +222,20 @@ func (c *Client) Seen() Seen {
 	return Seen{c.began, time.Now(), append([]Answer(nil), c.answers...), append([]Holder(nil), c.holders...)}
 }
 
+// served waits for an answer of a node's service.
+func (c *Client) served(by Side, after time.Time) (first time.Time, err error) {
+	err = poll(downLimit, func() (bool, error) {
+		seen := c.Seen()
+		at, ok := seen.FirstBy(by, after)
+		first = at
+		return ok, nil
+	})
+	if err != nil {
+		err = fmt.Errorf("lab: the client gets no answer of %v: %w", by, err)
+	}
+	return first, err
+}
+
 // openAsker opens the socket of the questions who has an address.
 func openAsker(service netip.Addr, link int) (int, error) {
 	family, kind, proto := unix.AF_PACKET, unix.SOCK_RAW, int(htons(unix.ETH_P_ARP))

@@ -63,7 +63,7 @@ func ms(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 // nothing is lost, the replicas are equal at the end of each round, no client sees two
 // nodes with the address for longer than it lives.
 // LAB_FAILOVERS=50 LAB_ELECTION=vrrp LAB_SERVICE=fd77::100 LAB_SEED=7 LAB_FAULT='both f' choose
-// others. LAB_INFLIGHT=1 has writes under way when a node is cut off or stands still:
+// others; LAB_STRICT=1 holds to the times. LAB_INFLIGHT=1 has writes under way when a node is cut off or stands still:
 // without a quorum such a node has them to itself, which is a split-brain.
 func TestFailovers(t *testing.T) {
 	rounds := int(envInt("LAB_FAILOVERS", 6))

@@ -132,6 +132,9 @@ func (s *serviceLoad) goOn() {
 	s.load.Resume()
 }
 
+// halted has the load let go of the device, too: nothing is under way.
+func (s *serviceLoad) halted(ctx context.Context) error { return s.load.Halt(ctx) }
+
 // judge wants both replicas equal and nothing lost.
 func (s *serviceLoad) judge(ctx context.Context) error {
 	if err := s.rest(ctx); err != nil {
