@@ -193,7 +193,14 @@ func (w *World) join(p, s *node) {
 			continue
 		}
 		c := l.newer(a, b)
-		p.judge.floor[i], s.judge.floor[i] = c, c
+		p.judge.floor[i] = c
+		if w.prof.Mode == replicate.Async && i < len(s.disk.stable) {
+			// The primary may have flushed more since it said so; the secondary follows.
+			if _, ok := l.permitted(i, s.disk.stable[i], c); !ok {
+				continue
+			}
+		}
+		s.judge.floor[i] = c
 	}
 	p.judge.alone, s.judge.alone = false, false
 	p.moment(momentJoined)
