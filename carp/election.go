@@ -166,6 +166,9 @@ func (m *Machine) State() State { return m.state }
 // MasterDown is the silence after which this node takes a master for dead.
 func (m *Machine) MasterDown() Duration { return m.rules.down(m) }
 
+// Every is the time between two of this node's packets as master.
+func (m *Machine) Every() Duration { return m.rules.every(m) }
+
 // Deadline is when to step the machine although nothing happened.
 func (m *Machine) Deadline() (Instant, bool) {
 	switch m.state {
@@ -223,6 +226,9 @@ func (m *Machine) slept(now Instant) string {
 		return ""
 	}
 	late := Duration(now - at)
+	if m.state == Master {
+		late += m.rules.every(m) // the others have been waiting since the last packet
+	}
 	if late < m.rules.down(m) {
 		return ""
 	}

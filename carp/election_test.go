@@ -169,6 +169,11 @@ func TestSleepersBelieveNothing(t *testing.T) {
 	if r := x.reason(); !strings.Contains(r, "stood still") {
 		t.Error(r)
 	}
+	// The others have waited since its last packet, not since the next was due.
+	x = master(t, NewCARP(Config{Self: self, Advbase: 1}))
+	x.sleepless(0)
+	at, _ := x.m.Deadline()
+	x.do(Duration(at-x.now)+2*Second, Event{Kind: EvTick}).is(Backup)
 	x = master(t, NewCARP(Config{Self: self, Advbase: 1}))
 	x.do(30*Second, Event{Kind: EvHeard, Advert: Advert{From: other, Every: CARPEvery(1, 100)}}).is(Backup)
 	x = started(t, NewCARP(Config{Self: self, Advbase: 1}))

@@ -208,7 +208,7 @@ func (r *Runner) arm(t *time.Timer) {
 func (r *Runner) step(ev carp.Event) {
 	effects := r.machine.Step(r.now(), ev, nil)
 	if at, ok := r.machine.Deadline(); ok {
-		r.until.Store(int64(at) + int64(r.machine.MasterDown()))
+		r.until.Store(int64(at) - int64(r.machine.Every()) + int64(r.machine.MasterDown()))
 	}
 	for _, e := range effects {
 		switch e.Kind {

@@ -134,7 +134,7 @@ func TestLateMasterIsNotRightful(t *testing.T) {
 		t.Fatalf("%v, rightful: %v", r.State(), r.Rightful())
 	}
 	in := time.Duration(r.until.Load()) - boot()
-	if in < 3500*time.Millisecond || in > 4100*time.Millisecond { // an interval, and three with 1/256 of one
+	if in < 2500*time.Millisecond || in > 3100*time.Millisecond { // three intervals from the last packet, and 1/256 of one
 		t.Errorf("it is rightful for %v more", in)
 	}
 	r.until.Store(int64(boot()))
