@@ -240,7 +240,7 @@ func (m *Machine) raise() {
 // mayAnswerAlone says whether something may be acknowledged that the peer does not
 // back, and starts the raise that it needs.
 func (m *Machine) mayAnswerAlone() bool {
-	if m.suspended != "" || m.phase == agreeing || m.phase == linked || !m.sound() {
+	if m.suspended != "" || m.phase == agreeing || m.phase == linked || !m.sound() || m.tooLateAlone() {
 		return false
 	}
 	if !m.marks().Has(metadata.Raised) {

@@ -89,7 +89,7 @@ func (m *Machine) wait(s stage, until Instant, next func()) {
 
 // advanceJob goes on when what the order waits for is there.
 func (m *Machine) advanceJob() {
-	if m.job != nil && m.job.stage == draining && m.suspended != "" {
+	if m.job != nil && m.job.stage == draining && (m.suspended != "" || m.tooLateAlone()) {
 		m.failHeld() // never acknowledged, and the provider is closed
 	}
 	for m.job != nil && m.job.stage != running && m.reached(m.job) {
@@ -97,6 +97,13 @@ func (m *Machine) advanceJob() {
 		m.job.stage, m.job.until, m.job.next = running, 0, nil
 		next()
 	}
+}
+
+// tooLateAlone: a primary that is stepping down lost its peer. It does not begin to go
+// on alone for what was still under way, whose clients are gone: a raise would part
+// it from a peer that is promoted now.
+func (m *Machine) tooLateAlone() bool {
+	return m.steppingDown() && m.phase == unlinked && m.st != nil && !m.marks().Has(metadata.Raised)
 }
 
 func (m *Machine) reached(j *job) bool {

@@ -3,6 +3,7 @@ package sim
 import (
 	"testing"
 
+	"hastd/metadata"
 	"hastd/replicate"
 )
 
@@ -89,5 +90,26 @@ func TestScenarioWordOfAnOlderAgreement(t *testing.T) {
 		}
 	}
 	s.write(s.a, 1)
+	s.complete()
+}
+
+// A primary that is put down by force while its peer is silent does not go on alone
+// for the writes under way: the peer, promoted in its place, is not parted from it.
+func TestScenarioCutOffThenDemoted(t *testing.T) {
+	s := newScript(t)
+	s.pair()
+	s.write(s.a, 1)
+	s.do(func() { s.w.link.setCut(0, true); s.w.link.setCut(1, true) })
+	late := s.ask(s.a, replicate.ReqWrite, 3)
+	s.must(s.a, replicate.Command{Kind: replicate.CmdRole, Role: metadata.Secondary, Force: true})
+	if r := &s.w.ledger.reqs[late]; !r.done || s.w.ledger.writes[r.write].acked {
+		t.Error("a write that nobody waits for was acknowledged alone")
+	}
+	if n := s.a.judge.sb.Localcnt; n != 0 {
+		t.Fatalf("localcnt of the node that stepped down is %d", n)
+	}
+	s.promote(s.b)
+	s.write(s.b, 5)
+	s.heal()
 	s.complete()
 }
