@@ -538,3 +538,16 @@ func TestTranscriptToldLoss(t *testing.T) {
 	s.settle()
 	s.compare("told-loss")
 }
+
+// A promotion waits for word of a peer since it fell silent, not since the order.
+func TestPromotionCountsTheSilenceBefore(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.secondary(true)
+	s.silently(func() { s.step(Event{Kind: EvSessionDown, Session: s.m.session, Text: "connection reset"}) })
+	lost := s.now
+	s.now += 600 * Millisecond
+	s.role(metadata.Primary)
+	if at, ok := s.m.Deadline(); !ok || at > lost+ProbeTime {
+		t.Errorf("it looks again %d ms after the loss, want %d", (at-lost)/Millisecond, ProbeTime/Millisecond)
+	}
+}

@@ -241,7 +241,11 @@ func (m *Machine) promote() {
 		}
 		m.connectAnew()
 	}
-	m.wait(probing, m.now+ProbeTime, m.settleThenPromote)
+	until := m.now + ProbeTime
+	if m.phase == unlinked { // its silence counts from when it began
+		until = max(m.now, min(until, m.downSince+ProbeTime))
+	}
+	m.wait(probing, until, m.settleThenPromote)
 }
 
 // connectAnew lets both sides judge again at once: something changed here.
