@@ -551,3 +551,21 @@ func TestPromotionCountsTheSilenceBefore(t *testing.T) {
 		t.Errorf("it looks again %d ms after the loss, want %d", (at-lost)/Millisecond, ProbeTime/Millisecond)
 	}
 }
+
+// A window of an earlier agreement whose disk is slow has a number that belongs to
+// another request by now: when the sync stops, that one keeps it.
+func TestOrphanLeavesTheNumberOfAnother(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	m := s.m
+	write, orphan := m.newReq(kWrite), m.newReq(kSync)
+	write.seq, orphan.seq = 38, 38
+	m.bySeq[38] = write
+	orphan.op, orphan.orphan, orphan.length = 1, true, WindowSize
+	m.lock(orphan)
+	m.sync.phase = syncCopying
+	m.stopSync("the disk failed")
+	if m.bySeq[38] != write {
+		t.Error("the confirmation of the write would be taken for a late one")
+	}
+}

@@ -327,7 +327,9 @@ func (m *Machine) stopSync(reason string) {
 		if r.kind != kSync {
 			continue
 		}
-		delete(m.bySeq, r.seq)
+		if m.bySeq[r.seq] == r { // the number of an orphan is another's by now
+			delete(m.bySeq, r.seq)
+		}
 		if r.op != 0 {
 			r.orphan = true
 		} else {

@@ -21,5 +21,6 @@ var NamedSeeds = []NamedSeed{
 	{1300, "late-pull-after-failed-disk", "a primary that stepped down took a late answer of its peer for a protocol error"},
 	{7028276, "queued-behind-a-refused-flush", "a request queued behind a FUA write whose flush was refused waited for one event more, and role init with it"},
 	{7033179, "queued-behind-a-refused-flush-again", "the same with other faults"},
+	{70052695, "orphan-takes-a-number", "a window of an earlier agreement, its disk slow, ended with the sync of a later one and took the number of a write there: never confirmed"},
 	{8151908, "sleeper-answers-a-flush", "the judge asked a replica that was promoted by force meanwhile for what a frozen primary answered when it woke"},
 }
