@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -64,6 +65,7 @@ type Network interface {
 // namespaces is two network namespaces with a veth between them. Each is held
 // by a process, so nothing stays behind when the lab dies.
 type namespaces struct {
+	mu   sync.Mutex // over the packet filters: two nodes may be powered up at once
 	hold [2]*exec.Cmd
 	cut  [2]filter
 	loss int   // of a hundred packets, on both sides' way in
@@ -158,6 +160,8 @@ func inside(h *exec.Cmd, argv ...string) []string {
 
 // set replaces the packet filter of a side.
 func (n *namespaces) set(s Side, in, out string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.cut[s] = filter{in, out}
 	return n.rules(s)
 }
@@ -203,6 +207,8 @@ func (n *namespaces) Cut(s Side, c Cut) error {
 
 // Lose drops a random share of the packets, both ways.
 func (n *namespaces) Lose(percent int) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.loss = percent
 	return errors.Join(n.rules(Alpha), n.rules(Bravo))
 }

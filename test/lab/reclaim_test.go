@@ -208,6 +208,8 @@ func mappedBy(t testing.TB, pid int) mapped {
 // is started, nothing is mapped or given back.
 func TestMemoryStaysMapped(t *testing.T) {
 	reservesMemory(t)
+	const slack = 1 << 20 // the runtime's own lists grow by pieces of 256 KiB, seldom
+	abs := func(n int64) int64 { return max(n, -n) }
 	load := 20 * time.Second
 	if testing.Short() {
 		load = 6 * time.Second
@@ -226,7 +228,7 @@ func TestMemoryStaysMapped(t *testing.T) {
 	for _, n := range p.Nodes {
 		b, a := before[n.Side], mappedBy(t, n.PID())
 		t.Logf("%v: %d MiB mapped, %d MiB resident, %s threads", n.Side, a.Size>>20, a.Resident>>20, a.Threads)
-		if b.Size != a.Size || b.Resident != a.Resident || b.Threads != a.Threads {
+		if abs(b.Size-a.Size) > slack || abs(b.Resident-a.Resident) > slack || b.Threads != a.Threads {
 			t.Errorf("%v: grew or shrank under load:\n%d kB mapped, %d kB resident, %s threads\n%d kB mapped, %d kB resident, %s threads", n.Side, b.Size>>10, b.Resident>>10, b.Threads, a.Size>>10, a.Resident>>10, a.Threads)
 			for _, m := range a.Maps {
 				if !slices.Contains(b.Maps, m) {
