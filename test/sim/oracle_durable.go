@@ -220,6 +220,9 @@ func (n *node) oracleRead(r *request, stamps []uint32) {
 		if !ok {
 			w.violate("reads", "%s: read of sector %d shows write %d (%s) in term %d, the newest is write %d (durable: %d, seen before: %d)", n.name, sec, w.owner(v), l.history(w.owner(v), j.term), j.term, l.chain[l.head[sec]].write, j.view[sec], j.seenW[sec])
 		}
+		if r.issue < j.lossAt {
+			continue // issued before a loss was told, it may still have shown what was lost
+		}
 		if j.seenAt[sec] == 0 || j.seenW[sec] != id {
 			j.seenW[sec] = id
 			if v != 0 {
@@ -238,7 +241,7 @@ func (n *node) readable(r *request, sec int, v uint32) (int32, bool) {
 	barrier := uint32(0) // settled before this is not allowed any more
 	best := int32(-1)
 	fixed := int32(-1)
-	if j.seenAt[sec] != 0 && j.seenAt[sec] < r.issue {
+	if j.seenAt[sec] != 0 && j.seenAt[sec] < r.issue && j.seenAt[sec] > j.lossAt {
 		fixed = j.seenW[sec]
 	}
 	for c := l.head[sec]; ; c = l.chain[c].next {
