@@ -122,6 +122,10 @@ type Machine struct {
 	announceAt Instant // not again before this
 	heard      Advert  // the last packet of a master
 	everHeard  bool
+	// leftUntil is until when a master's last packet is remembered, for a node that
+	// could not become master when it heard it and may be able to in a moment: what
+	// downAt says since then holds.
+	leftUntil Instant
 }
 
 // rules are what the two protocols differ in.
@@ -265,7 +269,7 @@ func (m *Machine) onStanding(ev *Event, out []Effect) []Effect {
 	switch {
 	case m.state == Master && !m.fit:
 		return m.leave(Backup, ev.Reason, out)
-	case m.state == Backup && m.fit && !was:
+	case m.state == Backup && m.fit && !was && m.now >= m.leftUntil:
 		m.wait(m.rules.down(m))
 	}
 	return out
@@ -306,6 +310,7 @@ func (m *Machine) onHeard(a *Advert, out []Effect) []Effect {
 	}
 	if a.Leaving {
 		m.wait(m.rules.left(m))
+		m.leftUntil = m.now.add(m.rules.down(m))
 		return out
 	}
 	if rank < 0 && m.cfg.Preempt && m.fit && !m.resigned && m.now >= m.preemptAt {

@@ -229,3 +229,30 @@ func TestEqualsDecideInOneFamily(t *testing.T) {
 		}
 	}
 }
+
+// A master's last packet that is heard while this node is unfit counts when it
+// becomes fit a moment later; not after the time in which a silent master is dead
+// anyway, and not once another master was heard.
+func TestWhoBecomesFitSoonRemembersWhoLeft(t *testing.T) {
+	for _, make := range []func(Config) *Machine{NewCARP, NewVRRP} {
+		backup := func() *trial {
+			x := started(t, make(Config{Self: self, Advbase: 1, Priority: 200, Interval: Second}))
+			x.do(0, Event{Kind: EvStanding, Reason: "the peer is not connected"})
+			x.do(Second, Event{Kind: EvHeard, Advert: Advert{From: other, Every: Second, Priority: 254}}).is(Backup)
+			x.do(Second/2, Event{Kind: EvHeard, Advert: Advert{From: other, Every: Second, Leaving: true}}).is(Backup)
+			return x
+		}
+		x := backup()
+		x.do(Second, Event{Kind: EvStanding, Fit: true}).is(Master)
+		if r := x.reason(); r != "BACKUP -> MASTER (master down)" {
+			t.Error(r)
+		}
+		x = backup()
+		x.do(x.m.MasterDown(), Event{Kind: EvStanding, Fit: true}).is(Backup)
+		x.do(x.m.MasterDown()-1, Event{Kind: EvTick}).is(Backup)
+		x.do(1, Event{Kind: EvTick}).is(Master)
+		x = backup()
+		x.do(Second/2, Event{Kind: EvHeard, Advert: Advert{From: other, Every: Second, Priority: 254}}).is(Backup)
+		x.do(Second/2, Event{Kind: EvStanding, Fit: true}).is(Backup)
+	}
+}

@@ -271,3 +271,42 @@ func TestElectionEndsWithOneMaster(t *testing.T) {
 		}
 	}
 }
+
+// The master stops while no other node is fit; they become it at different times
+// soon after. The first one that is fit is master at once (with VRRP after its skew
+// time), and the second leaves it in peace.
+func TestFirstFitNodeFollowsWhoLeft(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		name, machine, bound := kinds(rng)
+		f := newField(t, seed, 3, machine)
+		f.boot(f.nodes[0])
+		for _, p := range f.nodes[1:] {
+			f.boot(p)
+			f.step(p, Event{Kind: EvStanding, Reason: "behind"})
+		}
+		f.run(3*bound + 3*Second)
+		if _, who := f.masters(); len(who) != 1 || who[0] != 0 {
+			f.fatal("seed %d, %s: masters are %v before the first one stops", seed, name, who)
+		}
+		f.step(f.nodes[0], Event{Kind: EvStop})
+		// The time in which a silent master counts as dead is the shortest for the best.
+		down := f.nodes[1].m.MasterDown()
+		first := 5*Millisecond + Duration(rng.Int64N(int64(down-10*Millisecond)))
+		soon := f.nodes[1].m.rules.left(f.nodes[1].m) + 5*Millisecond
+		f.after(first, func() { f.step(f.nodes[1], Event{Kind: EvStanding, Fit: true}) })
+		f.after(first+soon+Duration(rng.Int64N(int64(down))), func() { f.step(f.nodes[2], Event{Kind: EvStanding, Fit: true}) })
+		f.run(max(first, soon) + 5*Millisecond)
+		if _, who := f.masters(); len(who) != 1 || who[0] != 1 {
+			f.fatal("seed %d, %s: masters are %v, %v after the first node became fit", seed, name, who, 5*Millisecond)
+		}
+		changes := f.nodes[1].changes
+		f.run(5*down + 2*Second)
+		// Among equals the higher address is better, and may preempt.
+		second := Advert{From: f.nodes[2].self, Every: f.nodes[2].m.Every(), Priority: f.nodes[2].m.cfg.Priority}
+		better := f.nodes[1].m.rules.rank(f.nodes[1].m, &second) > 0
+		if _, who := f.masters(); len(who) != 1 || f.nodes[1].changes != changes && !better {
+			f.fatal("seed %d, %s: masters are %v, and who was fit first changed", seed, name, who)
+		}
+	}
+}
