@@ -160,29 +160,39 @@ func (r *Runner) open(name string) {
 	if err != nil {
 		return // it is on its way out
 	}
+	var failed [len(families)]error
 	for i, six := range families {
-		if !r.wanted(six) {
-			continue
+		if r.wanted(six) {
+			failed[i] = r.openOne(ifc, i)
 		}
-		was := r.listens[name][i]
-		if was != nil && !was.failed.Load() && was.s.index == ifc.Index && was.s.stands(ifc) {
-			continue
-		}
-		r.put(name, i, nil)
-		s, err := openSocket(ifc, six, &r.o)
-		if err != nil {
-			r.complain("open", name, six, err)
-			continue
-		}
-		l, err := r.listen(s)
-		if err != nil {
-			s.close()
-			r.complain("open", name, six, err)
-			continue
-		}
-		r.complain("open", name, six, nil)
-		r.put(name, i, l)
 	}
+	// A group without addresses goes by the families that there are.
+	if r.listens[name] != [len(families)]*listener{} && len(r.o.Addresses) == 0 {
+		failed = [len(families)]error{}
+	}
+	for i, six := range families {
+		r.complain("open", name, six, failed[i])
+	}
+}
+
+// openOne opens the socket of one family.
+func (r *Runner) openOne(ifc *net.Interface, i int) error {
+	was := r.listens[ifc.Name][i]
+	if was != nil && !was.failed.Load() && was.s.index == ifc.Index && was.s.stands(ifc) {
+		return nil
+	}
+	r.put(ifc.Name, i, nil)
+	s, err := openSocket(ifc, families[i], &r.o)
+	if err != nil {
+		return err
+	}
+	l, err := r.listen(s)
+	if err != nil {
+		s.close()
+		return err
+	}
+	r.put(ifc.Name, i, l)
+	return nil
 }
 
 // put replaces a listener.
@@ -195,8 +205,12 @@ func (r *Runner) put(name string, i int, l *listener) {
 	r.listens[name] = both
 }
 
-// wanted says whether the group uses a family.
-func (r *Runner) wanted(six bool) bool { return len(r.family(six)) > 0 && len(r.targets(six)) > 0 }
+// wanted says whether the group uses a family: that of its addresses. Without any
+// (nodes elect who has the storage and the services) it uses both, as far as an
+// interface has addresses of its own.
+func (r *Runner) wanted(six bool) bool {
+	return (len(r.o.Addresses) == 0 || len(r.family(six)) > 0) && len(r.targets(six)) > 0
+}
 
 func (r *Runner) closeListeners(name string) {
 	for i := range families {

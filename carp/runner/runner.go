@@ -31,7 +31,7 @@ type Options struct {
 	Protocol  Protocol
 	ID        uint8        // vhid or VRID
 	Password  []byte       // CARP's
-	Addresses []netip.Addr // of the service: signed by CARP, listed by VRRP
+	Addresses []netip.Addr // of the service, or none: signed by CARP, listed by VRRP
 	// Interfaces are used in this order: packets go out on the first that has a
 	// link, and are listened to on all.
 	Interfaces []string
@@ -239,7 +239,11 @@ func (r *Runner) send(a *carp.Advert) {
 				p := carp.CARPPacket(a, r.o.ID, r.counter)
 				b = p.Append(nil, r.key)
 			} else {
-				p := carp.VRRPPacket(a, r.o.ID, r.family(s.six))
+				list := r.family(s.six)
+				if len(list) == 0 {
+					list = []netip.Addr{s.self} // a packet with none is no packet (RFC 9568, 5.2.5)
+				}
+				p := carp.VRRPPacket(a, r.o.ID, list)
 				b = p.Append(nil, s.self, to)
 			}
 			if err := s.send(b, to); err != nil {

@@ -129,7 +129,7 @@ func run() error {
 	proto := flag.String("proto", "carp", "carp or vrrp")
 	id := flag.Uint("id", 1, "vhid or VRID")
 	pass := flag.String("pass", "", "password")
-	address := flag.String("addr", "", "service addresses with their prefix lengths, with commas")
+	address := flag.String("addr", "", "service addresses with their prefix lengths, with commas; none: only the election")
 	interfaces := flag.String("if", "", "interfaces, with commas")
 	peers := flag.String("peers", "", "unicast peers, with commas")
 	nodes := flag.String("nodes", "", "other nodes of the cluster, with commas")
@@ -145,7 +145,7 @@ func run() error {
 	n := &node{log: slog.New(level), wake: make(chan struct{}, 1), out: json.NewEncoder(os.Stdout)}
 	var prefixes []netip.Prefix
 	var addrs []netip.Addr
-	for _, a := range strings.Split(*address, ",") {
+	for _, a := range strings.FieldsFunc(*address, func(r rune) bool { return r == ',' }) {
 		p, err := netip.ParsePrefix(a)
 		if err != nil {
 			return err
