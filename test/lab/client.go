@@ -15,9 +15,9 @@ import (
 )
 
 // Client is a third host on the nodes' switch. It knows nothing but the service
-// address: it sends a small request to it every few milliseconds, asks the network
-// who has it, and keeps when it was answered by whom. What answers on each node is an
-// idle service, which needs no storage.
+// address: it sends a small request to it every few milliseconds and keeps when it was
+// answered by whom. What answers on each node is an idle service, which needs no
+// storage. Watch has it ask the network who has the address, too.
 type Client struct {
 	service netip.Addr
 	conn    *net.UDPConn // to the service
@@ -25,6 +25,7 @@ type Client struct {
 	asker   int // socket that asks for the address; its own thread reads it
 	mac     net.HardwareAddr
 	link    int
+	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 
@@ -55,13 +56,13 @@ const (
 	readPause = 200 * time.Millisecond
 )
 
-// NewClient starts the client of a lab with a LAN.
-func NewClient(l *Lab) (*Client, error) {
+// NewClient starts a client of one service address, in a lab with a LAN.
+func NewClient(l *Lab, service string) (*Client, error) {
 	lan, ok := l.net.(*LAN)
 	if !ok {
 		return nil, errors.New("lab: a client needs a LAN")
 	}
-	c := &Client{service: netip.MustParseAddr(l.o.Service), asker: -1, began: time.Now()}
+	c := &Client{service: netip.MustParseAddr(service), asker: -1, began: time.Now()}
 	addr := netip.AddrPortFrom(c.service, echoPort)
 	for s := range c.echo {
 		err := lan.onNode(Side(s), func() (err error) {
@@ -92,22 +93,33 @@ func NewClient(l *Lab) (*Client, error) {
 			return err
 		}
 		c.mac, c.link = ifc.HardwareAddr, ifc.Index
-		c.asker, err = openAsker(c.service, c.link)
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lab: client: %w", err), c.Close())
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	c.cancel = cancel
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	for s := range c.echo {
 		c.wg.Go(func() { c.serve(Side(s)) })
 	}
-	c.wg.Go(func() { c.request(ctx) })
+	c.wg.Go(func() { c.request(c.ctx) })
 	c.wg.Go(c.listen)
-	c.wg.Go(func() { c.ask(ctx) })
-	c.wg.Go(func() { c.hear(ctx) })
 	return c, nil
+}
+
+// Watch begins to ask who has the address. Who is measured by its pause must not: the
+// answers tell its kernel what the nodes are to announce.
+func (c *Client) Watch(l *Lab) error {
+	err := l.net.(*LAN).onClient(func() (err error) {
+		c.asker, err = openAsker(c.service, c.link)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("lab: client: %w", err)
+	}
+	c.wg.Go(func() { c.ask(c.ctx) })
+	c.wg.Go(func() { c.hear(c.ctx) })
+	return nil
 }
 
 // Close ends it.

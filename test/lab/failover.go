@@ -101,8 +101,10 @@ func StartFailovers(ctx context.Context, l *Lab, seed uint64) (*Failovers, error
 	if f.load, err = startServiceLoad(ctx, l, on, seed); err != nil {
 		return nil, err
 	}
-	f.client, err = NewClient(l)
-	return f, err
+	if f.client, err = NewClient(l, l.o.Service); err != nil {
+		return f, err
+	}
+	return f, f.client.Watch(l)
 }
 
 // Stop ends load and client.
@@ -345,7 +347,7 @@ func (f *Failovers) powerGone(n *Node) error {
 		return err
 	}
 	// What was in its memory.
-	run("", f.lan.Command(n.Side, "ip", "addr", "del", f.l.servicePrefix(), "dev", linkName)...) // it may be gone already
+	run("", f.lan.Command(n.Side, "ip", "addr", "del", prefixed(f.l.o.Service), "dev", linkName)...) // it may be gone already
 	return run("", "rm", "-f", n.App())
 }
 

@@ -39,6 +39,9 @@ type Options struct {
 	Election    string        // of the group: default "carp"
 	Interval    time.Duration // between VRRP's adverts; default 100 ms
 	Service     string        // address of the group; default ServiceAddress
+	Also        string        // another address of the group
+	Bare        bool          // the group has no address
+	Standby     bool          // a second interface in the LAN; replication has a cable of its own
 }
 
 // Lab is two nodes with a link. Close it.
@@ -89,7 +92,7 @@ func New(o Options) (*Lab, error) {
 	case o.Relay:
 		l.net, err = NewRelay(port)
 	case o.LAN:
-		l.net, err = NewLAN()
+		l.net, err = NewLAN(o.Standby)
 	default:
 		l.net, err = NewNamespaces()
 	}
@@ -205,9 +208,9 @@ election    = "{{.O.Election}}"
 pass-file   = "{{.Pass}}"
 {{if eq .O.Election "vrrp"}}advert-interval = "{{.O.Interval}}"
 {{end}}start-delay = "500ms"
-interfaces  = ["{{.Link}}"]
-address     = ["{{.Service}}"]
-
+interfaces  = [{{range $i, $x := .Links}}{{if $i}}, {{end}}"{{$x}}"{{end}}]
+{{if not .O.Bare}}address     = [{{range $i, $x := .Services}}{{if $i}}, {{end}}"{{$x}}"{{end}}]
+{{end}}
 [[group.data.service]]
 name     = "app"
 start    = ["/usr/bin/touch", "{{.App}}"]
@@ -229,9 +232,16 @@ func (l *Lab) WriteConfig(n *Node) error {
 		O     Options
 		Nodes []node
 		// Of the group. The service's path differs on the nodes, which share files.
-		Pass, Link, Service, App string
+		Pass, App       string
+		Links, Services []string
 	}{Key: filepath.Join(l.o.Dir, "cluster.key"), Port: port, O: l.o, Pass: filepath.Join(l.o.Dir, "carp.pass"),
-		Link: linkName, Service: l.servicePrefix(), App: n.App()}
+		App: n.App(), Links: []string{linkName}, Services: []string{prefixed(l.o.Service)}}
+	if l.o.Also != "" {
+		data.Services = append(data.Services, prefixed(l.o.Also))
+	}
+	if l.o.Standby {
+		data.Links = append(data.Links, standbyName)
+	}
 	for _, m := range l.Nodes {
 		if m == nil {
 			continue

@@ -12,15 +12,24 @@ import (
 
 // LAN is the link as a switch, and a third host on it: the nodes can lose their
 // carrier, and somebody outside sees which of them answers.
-type LAN struct{ *namespaces }
+type LAN struct {
+	*namespaces
+	standby bool // each node has a second interface in it, and a cable to the other
+}
 
-// clientHost is the last byte of the third host's addresses.
-const clientHost = 50
+const (
+	// clientHost is the last byte of the third host's addresses.
+	clientHost = 50
+	// standbyName is a node's second interface, directName its end of the cable to
+	// the other node.
+	standbyName = "lab1"
+	directName  = "direct0"
+)
 
 // NewLAN makes the network. It needs root, ip and nft.
-func NewLAN() (*LAN, error) {
+func NewLAN(standby bool) (*LAN, error) {
 	n := &namespaces{}
-	l := &LAN{n}
+	l := &LAN{n, standby}
 	err := n.holdAll(&n.hold[Alpha], &n.hold[Bravo], &n.sw, &n.client)
 	if err == nil {
 		err = l.plugIn()
@@ -48,6 +57,11 @@ func (l *LAN) plugIn() error {
 	if err := l.setUp(); err != nil {
 		return err
 	}
+	if l.standby {
+		if err := l.addStandby(); err != nil {
+			return err
+		}
+	}
 	six := func(host int) []string {
 		return []string{
 			fmt.Sprintf("ip addr add fd77::%d/64 dev %s nodad", host, linkName),
@@ -71,6 +85,47 @@ func (l *LAN) plugIn() error {
 		}
 	}
 	return nil
+}
+
+// addStandby gives the nodes second interfaces in the same network, as docs/failover.md
+// says how, and the cable.
+func (l *LAN) addStandby() error {
+	pid := func(s Side) int { return l.hold[s].Process.Pid }
+	err := run("", strings.Fields(fmt.Sprintf("ip link add %[1]s netns %[2]d type veth peer name %[1]s netns %[3]d", directName, pid(Alpha), pid(Bravo)))...)
+	if err != nil {
+		return err
+	}
+	for _, s := range []Side{Alpha, Bravo} {
+		lines := []string{
+			fmt.Sprintf("ip link add s%d type veth peer name %s netns %d", s, standbyName, pid(s)),
+			fmt.Sprintf("ip link set s%d master br0 up", s),
+		}
+		for _, line := range lines {
+			if err := run("", inside(l.sw, strings.Fields(line)...)...); err != nil {
+				return err
+			}
+		}
+		for _, line := range []string{
+			"sysctl -qw net.ipv4.conf.all.ignore_routes_with_linkdown=1 net.ipv4.conf.all.arp_ignore=1",
+			fmt.Sprintf("ip addr add 10.77.0.%d/24 dev %s", 11+s, standbyName),
+			"ip link set " + standbyName + " addrgenmode none up",
+			fmt.Sprintf("ip addr add %s/24 dev %s", l.Address(s, s), directName),
+			"ip link set " + directName + " addrgenmode none up",
+		} {
+			if err := run("", l.Command(s, strings.Fields(line)...)...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Address is that of the cable, if there is one.
+func (l *LAN) Address(at, reader Side) string {
+	if l.standby {
+		return fmt.Sprintf("10.78.0.%d", at+1)
+	}
+	return l.namespaces.Address(at, reader)
 }
 
 // Plug puts a node's cable into the switch, or pulls it.
@@ -110,10 +165,10 @@ func enter(pid int, open func() error) error {
 	return open()
 }
 
-// servicePrefix is the group's address with the length that its network has.
-func (l *Lab) servicePrefix() string {
-	if strings.Contains(l.o.Service, ":") {
-		return l.o.Service + "/64"
+// prefixed is an address of the group with the length that its network has.
+func prefixed(address string) string {
+	if strings.Contains(address, ":") {
+		return address + "/64"
 	}
-	return l.o.Service + "/24"
+	return address + "/24"
 }

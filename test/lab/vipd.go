@@ -126,10 +126,21 @@ func (n *Node) Group() (Group, error) {
 func (l *Lab) other(n *Node) *Node { return l.Nodes[n.Side.Other()] }
 
 // HasAddress says whether the service address stands on the node.
-func (n *Node) HasAddress() bool {
-	argv := n.lab.net.Command(n.Side, "ip", "-o", "addr", "show", "dev", linkName)
+func (n *Node) HasAddress() bool { return n.where(n.lab.o.Service) != "" }
+
+// where is the interface of the node that an address stands on, "" for none.
+func (n *Node) where(address string) string {
+	argv := n.lab.net.Command(n.Side, "ip", "-o", "addr", "show")
 	out, err := exec.Command(argv[0], argv[1:]...).Output()
-	return err == nil && strings.Contains(string(out), " "+n.lab.o.Service+"/")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(out)) {
+		if f := strings.Fields(line); strings.Contains(line, " "+address+"/") && len(f) > 1 {
+			return f[1]
+		}
+	}
+	return ""
 }
 
 // HasApp says whether the group's service runs on the node.

@@ -13,9 +13,10 @@ func TestVipdDies(t *testing.T) {
 	must(t, l.startGroup())
 	on := owner(t, l, downLimit)
 	must(t, l.AwaitComplete(syncLimit))
-	c, err := NewClient(l)
+	c, err := NewClient(l, l.o.Service)
 	must(t, err)
 	defer c.Close()
+	must(t, c.Watch(l))
 	_, err = c.served(on.Side, time.Now())
 	must(t, err)
 
