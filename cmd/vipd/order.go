@@ -18,7 +18,7 @@ func (u *group) order(ctx context.Context, order, part string) error {
 	st := u.status()
 	switch order {
 	case "switch":
-		if err := u.maySwitch(st); err != nil {
+		if err := u.maySwitch(ctx, st); err != nil {
 			return err
 		}
 	case "clear":
@@ -59,8 +59,17 @@ func (u *group) advice(order string) string {
 	return "hastctl group status " + u.conf.Name + " tells more"
 }
 
+const (
+	// peerWait is how long a switch waits for a peer that cannot take the group over.
+	// What is known of the replicas is up to watchEvery old, and two that have just
+	// met, or were just promoted, agree within a moment.
+	peerWait = 2 * time.Second
+	// peerEvery is the time between two looks meanwhile.
+	peerEvery = 50 * time.Millisecond
+)
+
 // maySwitch refuses what would only take the group down.
-func (u *group) maySwitch(st api.Group) error {
+func (u *group) maySwitch(ctx context.Context, st api.Group) error {
 	online := st.State == "online" || st.State == "partial" || st.State == "starting"
 	switch {
 	case !online && st.Online != "":
@@ -72,11 +81,31 @@ func (u *group) maySwitch(st api.Group) error {
 		return exit.New(exit.Refused, "hastctl group offline "+st.Name+" here, then hastctl group online "+st.Name+" there",
 			"the election of group %s is external: nobody would take it over", st.Name)
 	}
-	if why := u.watch.PeerUnable(); why != "" {
+	if why := u.awaitPeer(ctx); why != "" {
 		return exit.New(exit.Refused, "hastctl status tells more; hastctl group offline "+st.Name+" takes it down all the same",
 			"no other node can take group %s over: %s", st.Name, why)
 	}
 	return nil
+}
+
+// awaitPeer says why the other node cannot take the group over, for peerWait; "" if it
+// can.
+func (u *group) awaitPeer(ctx context.Context) string {
+	limit := time.NewTimer(peerWait)
+	defer limit.Stop()
+	for {
+		why := u.watch.PeerUnable()
+		if why == "" {
+			return ""
+		}
+		select {
+		case <-ctx.Done():
+			return why
+		case <-limit.C:
+			return why
+		case <-time.After(peerEvery):
+		}
+	}
 }
 
 // otherEvery is the time between two looks whether another node took over.

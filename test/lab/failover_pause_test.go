@@ -105,10 +105,7 @@ func (p *pauses) measure(what string, limit time.Duration, fault func()) {
 		must(t, err)
 	}
 	// Who has just been started listens before it takes part.
-	must(t, poll(downLimit, func() (bool, error) {
-		v, err := other.VIP()
-		return v.State == "backup", err
-	}))
+	must(t, other.WaitVIP("backup", downLimit))
 	for _, c := range p.clients {
 		c.Begin()
 	}

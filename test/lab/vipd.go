@@ -179,6 +179,20 @@ func (n *Node) VIP() (VIP, error) {
 	return all.VIPs[0], nil
 }
 
+// WaitVIP waits until the election is in a state on the node.
+func (n *Node) WaitVIP(state string, limit time.Duration) error {
+	var last VIP
+	err := poll(limit, func() (bool, error) {
+		v, err := n.VIP()
+		last = v
+		return err == nil && v.State == state, err
+	})
+	if err != nil {
+		return fmt.Errorf("lab: %v: waiting for the election to be %s: %w; it is %v", n.Side, state, err, last)
+	}
+	return nil
+}
+
 // KillBoth ends both daemons with SIGKILL at one instant: the machine goes on.
 func (n *Node) KillBoth() error {
 	n.vipd.cmd.Process.Kill()
