@@ -22,6 +22,10 @@ const (
 	demotedDisk   = 200 // it has no disk of its own
 )
 
+// Overtaken says whether nothing that this replica still takes can be kept: its peer
+// was promoted while this node stood still or was cut off, and wrote.
+func (r *Replica) Overtaken() bool { return r.Role == "primary" && r.Suspended == "peer-primary" }
+
 // Standing says from the replicas of a group whether this node may become master,
 // and how much worse than its rank it is. The reason names all that counts, so that
 // a change of it is a change of the cause.
@@ -49,6 +53,8 @@ func standing(r *Replica) (bool, uint8, string) {
 		return false, 0, "hastd does not answer for " + r.Name
 	case r.Role != "primary" && (r.Connection == "split-brain" || r.Status == "split-brain"):
 		return false, 0, is + ": a person must end the split-brain first"
+	case r.Overtaken():
+		return false, 0, is + ": both are primary, and the peer's data is newer"
 	case r.Role == "primary" && r.Suspended == "":
 		// It serves, also while a split-brain waits for a person: of two masters
 		// after a healed cut one steps down, and the other must not follow it.

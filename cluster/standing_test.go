@@ -32,6 +32,7 @@ func TestStanding(t *testing.T) {
 		"split, suspended": {with(func(r *Replica) {
 			r.Connection, r.Disk, r.Role, r.Suspended = "split-brain", "outdated", "primary", "both-failed"
 		}), false, 0, "cannot help"},
+		"overtaken":        {with(func(r *Replica) { r.Connection, r.Role, r.Suspended = "refused", "primary", "peer-primary" }), false, 0, "newer"},
 		"serves from peer": {with(func(r *Replica) { r.Role, r.Disk = "primary", "failed" }), true, demotedDisk, "failed"},
 	} {
 		fit, demotion, reason := Standing([]Replica{c.r})

@@ -2,7 +2,6 @@ package conf
 
 import (
 	"fmt"
-	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,6 +10,9 @@ import (
 
 // reservedName cannot name a resource: commands take it for every resource.
 const reservedName = "all"
+
+// maxRate is faster than anything that has a max-rate, in bytes a second.
+const maxRate = 1 << 50
 
 func (r *reader) resource(t *table, c *Config) *Resource {
 	res := &Resource{
@@ -36,7 +38,7 @@ func (r *reader) resource(t *table, c *Config) *Resource {
 	}
 	s := t.table("sync")
 	res.Sync = Sync{
-		MaxRate:         s.size("max-rate", 0, 0, math.MaxInt64),
+		MaxRate:         s.size("max-rate", 0, 0, maxRate),
 		LatencyTarget:   s.duration("latency-target", 20*time.Millisecond, 100*time.Microsecond, time.Minute),
 		VerifyAfterSync: choice(s, "verify-after-sync", VerifyNone, VerifyNone, VerifySample, VerifyAll),
 	}

@@ -185,6 +185,9 @@ func (m *Machine) refuse(v Verdict) {
 	}
 	m.word, m.wordReason, m.wordHint = word, v.Reason, v.Hint
 	m.phase, m.deadline = lingering, m.now+linger
+	m.overtakenBy(&v)
+	m.suspension()
+	m.endAsking()
 	m.thaw()
 }
 

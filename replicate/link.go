@@ -11,6 +11,8 @@ import (
 // link: both sides agreed. If one is primary, data flows.
 func (m *Machine) link() {
 	m.phase, m.deadline, m.word = linked, 0, connected
+	m.askUntil, m.sleptAt, m.awakeAt = 0, 0, m.now
+	m.overtaken = false
 	m.wordReason, m.wordHint = "", ""
 	m.unclean = false
 	m.peer.Localcnt = m.peerLocalcnt()
@@ -144,6 +146,10 @@ func (m *Machine) linkLost(reason string) {
 	if !m.wanted {
 		m.word = standalone
 	}
+	m.awakeAt = 0
+	if was == linked {
+		m.askFirst()
+	}
 	if m.role == metadata.Primary {
 		m.suspension()
 		m.thaw()
@@ -240,7 +246,7 @@ func (m *Machine) raise() {
 // mayAnswerAlone says whether something may be acknowledged that the peer does not
 // back, and starts the raise that it needs.
 func (m *Machine) mayAnswerAlone() bool {
-	if m.suspended != "" || m.phase == agreeing || m.phase == linked || !m.sound() || m.tooLateAlone() {
+	if m.suspended != "" || m.phase == agreeing || m.phase == linked || m.asking() || !m.sound() || m.tooLateAlone() {
 		return false
 	}
 	if !m.marks().Has(metadata.Raised) {
@@ -262,6 +268,8 @@ func (m *Machine) suspension() {
 		why = "both-failed"
 	case m.phase != linked && !m.sound():
 		why = "peer-lost"
+	case m.phase != linked && m.overtaken && !m.resumed:
+		why = "peer-primary"
 	case m.phase != linked && m.cfg.Suspend && !m.resumed:
 		why = "peer-lost"
 	}
@@ -289,6 +297,7 @@ func (m *Machine) onUnreachable(ev *Event) {
 	m.wordReason = ev.Text
 	if !ev.Refused {
 		m.downSince = min(m.downSince, m.now-ProbeTime)
+		m.endAsking()
 	}
 }
 

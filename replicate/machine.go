@@ -65,6 +65,9 @@ type Machine struct {
 	phase       phase
 	step        step
 	deadline    Instant // of the agreement
+	awakeAt     Instant // when this node was last seen not to stand still
+	sleptAt     Instant // when it woke from having stood still
+	askUntil    Instant // … and for how long the peer is asked before going on alone
 	checkAt     Instant // when to look for answers that are late
 	helloRole   metadata.Role
 	peer        Facts // as told, kept up to date while linked
@@ -92,6 +95,7 @@ type Machine struct {
 	resumed      bool // the operator ended the suspension by going on alone
 	failing      bool // … by failing what waits
 	suspended    string
+	overtaken    bool // the peer is primary too, and has newer data
 	taking       bool // the peer is taking over the record
 	badDisk      bool // this disk failed while the peer's replica was good
 	marked       bool // … and that is recorded
@@ -145,6 +149,7 @@ func New(cfg Config) *Machine {
 // Step takes what happened, in order, and appends what must be done.
 func (m *Machine) Step(now Instant, batch []Event, out []Effect) []Effect {
 	m.now, m.out = now, out
+	m.awake()
 	m.clearAcks()
 	for i := range batch {
 		m.handle(&batch[i])
@@ -282,6 +287,10 @@ func (m *Machine) Deadline() (Instant, bool) {
 		}
 	}
 	sooner(m.deadline)
+	sooner(m.askUntil)
+	if m.awakeAt != 0 {
+		sooner(m.awakeAt + awakeEvery)
+	}
 	if m.job != nil {
 		sooner(m.job.until)
 	}
@@ -303,6 +312,9 @@ func (m *Machine) checkTimes() {
 		} else {
 			m.hangUp("no agreement was reached in time")
 		}
+	}
+	if m.askUntil != 0 && m.now >= m.askUntil {
+		m.endAsking()
 	}
 	if m.now >= m.checkAt {
 		m.checkAt = m.now + Second

@@ -52,7 +52,7 @@ func (m *Machine) size() int64 {
 
 // mayWrite: a write starts only when it is known whether the peer takes part.
 func (m *Machine) mayWrite() bool {
-	return m.phase != agreeing && !m.taking && m.suspended == ""
+	return m.phase != agreeing && !m.asking() && !m.taking && m.suspended == ""
 }
 
 // readable tells where a read would be served: done (here), asked (by the peer),
@@ -62,6 +62,8 @@ func (m *Machine) readable(r *req) part {
 	switch {
 	case m.phase == agreeing && !m.alone:
 		return none // the facts say that nothing was read from this replica alone
+	case m.asking() || m.suspended == "peer-primary":
+		return none // the peer may have, or has, what is newer
 	case m.sound():
 		return done
 	case m.phase == linked && !m.taking && m.peerSound():

@@ -206,6 +206,7 @@ func (m *Machine) setRole(r metadata.Role) {
 	}
 	old := m.role
 	m.role = r
+	m.askUntil, m.sleptAt, m.awakeAt, m.overtaken = 0, 0, 0, false
 	m.report(Report{Kind: ReportRole, Old: old.String(), New: r.String()})
 }
 

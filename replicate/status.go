@@ -23,7 +23,7 @@ type Status struct {
 	SyncDone, SyncLeft, SyncRate int64  // bytes, bytes, bytes a second
 	SyncETA                      int64  // seconds, -1 when it cannot be told
 	Suspended                    bool
-	SuspendReason                string // peer-lost no-lease reconfiguration both-failed operator
+	SuspendReason                string // peer-lost peer-primary no-lease reconfiguration both-failed operator
 	Counters                     Counters
 	Inflight                     int
 	LagBytes                     int64   // async: acknowledged and not confirmed by the peer

@@ -169,7 +169,9 @@ func (m *Machine) steerSync() {
 		return
 	}
 	s.steered = m.now
-	s.budget = min(s.budget+m.cfg.MaxRate*int64(passed)/int64(Second), m.cfg.MaxRate)
+	// Never more than a second's worth: a node that stood still for minutes has no
+	// more to give than another, and the product must not overflow.
+	s.budget = min(s.budget+m.cfg.MaxRate/1000*int64(min(passed, Second)/Millisecond), m.cfg.MaxRate)
 	busy := m.now-m.lastReq < Second
 	switch {
 	case busy && m.cfg.LatencyTarget > 0 && m.latency > m.cfg.LatencyTarget:

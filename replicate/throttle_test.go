@@ -88,3 +88,19 @@ func TestSyncKeepsToMaxRate(t *testing.T) {
 		t.Errorf("equal blocks are held up by max-rate: %d dirty, %d bytes sent", m.st.Dirty.Count(), sent()-before)
 	}
 }
+
+// A node that stood still for minutes has a second's worth to send, not less than
+// nothing: the product once overflowed.
+func TestSyncGoesOnAfterALongSleep(t *testing.T) {
+	const rate = 50 << 20
+	s := syncing(t, func(c *Config) { c.MaxRate = rate })
+	for _, passed := range []Instant{steerEvery, Second, 300 * Second, 24 * 3600 * Second} {
+		s.m.sync.budget = 0
+		s.now += passed
+		s.m.now = s.now
+		s.m.steerSync()
+		if got, want := s.m.sync.budget, int64(rate)/1000*int64(min(passed, Second)/Millisecond); got != want {
+			t.Errorf("after %v s: %d bytes may be sent, want %d", passed/Second, got, want)
+		}
+	}
+}

@@ -47,8 +47,9 @@ type Verdict struct {
 	Rule    int    // the deciding row above; 12: two primaries, 13: primary in use, 14: direction not certain
 	Source  string // node; empty if there is none
 	Target  string
-	Full    bool // everything is copied: the maps do not belong together
-	Recover bool // the source merges the target's history into its own first
+	Full    bool   // everything is copied: the maps do not belong together
+	Recover bool   // the source merges the target's history into its own first
+	Ahead   string // of two primaries, the node whose data is newer and includes the other's
 	Reason  string
 	Hint    string
 }
@@ -270,8 +271,14 @@ func samePair(a, b *Facts) bool {
 // restrict refuses what the rules would allow but present use forbids.
 func restrict(v Verdict, a, b *Facts) Verdict {
 	if a.Role == metadata.Primary && b.Role == metadata.Primary {
-		return Verdict{Outcome: Refused, Rule: 12, Reason: "both nodes are primary",
+		r := Verdict{Outcome: Refused, Rule: 12, Reason: "both nodes are primary",
 			Hint: "run hastctl role secondary on one of them"}
+		if v.Outcome == Behind {
+			r.Ahead = v.Source
+			r.Reason = fmt.Sprintf("both nodes are primary, and %s has newer data", v.Source)
+			r.Hint = fmt.Sprintf("run hastctl role secondary on %s", v.Target)
+		}
+		return r
 	}
 	// A secondary that missed a connection this primary had since its promotion is
 	// the older one. An epoch from a promotion alone would prove nothing.

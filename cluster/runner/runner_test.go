@@ -67,6 +67,13 @@ func (s *store) Replica(context.Context, string) (cluster.Replica, error) {
 
 var errGone = errors.New("hastd is not running")
 
+func (s *store) Fail(context.Context, string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.orders = append(s.orders, "fail")
+	return nil
+}
+
 func (s *store) Gone(err error) bool  { return errors.Is(err, errGone) }
 func (s *store) Again(err error) bool { return errors.Is(err, errBusy) }
 
@@ -140,6 +147,7 @@ type fake struct {
 	up   bool
 	fail error
 	hang bool
+	held bool // its going down hangs likewise
 }
 
 func (f *fake) Probe(context.Context) (bool, error) { return f.up, nil }
@@ -152,7 +160,7 @@ func (f *fake) Look(context.Context) (cluster.Look, error) {
 func (f *fake) turn(ctx context.Context, up bool) error {
 	f.h.mu.Lock()
 	f.h.told = append(f.h.told, map[bool]string{true: "+", false: "-"}[up]+f.name)
-	fail, hang := f.fail, f.hang && up
+	fail, hang := f.fail, up && f.hang || !up && f.held
 	f.h.mu.Unlock()
 	if hang {
 		<-ctx.Done()
@@ -366,4 +374,28 @@ func TestOldAnswersLoseNothing(t *testing.T) {
 	if st := h.g.Status(); st.Fault != "" || !st.Fit {
 		t.Errorf("%+v", st)
 	}
+}
+
+// What an overtaken primary holds ends in errors as soon as the group goes down, and
+// not before: the programs that wait for it could not be stopped.
+func TestOvertakenPrimaryLetsGo(t *testing.T) {
+	h := newHall(t, false)
+	s := &store{replica: good("primary")}
+	w := &Watch{Group: h.g, Storage: s, Resources: []string{"data"}, Every: time.Hour, Silence: time.Hour, Log: quiet, heard: make([]time.Time, 1)}
+	h.g.Tell(cluster.Event{Kind: cluster.EvElected, Master: true})
+	h.wait(cluster.Online)
+	s.with(func() { s.replica.Suspended = "peer-primary" })
+	w.look(t.Context())
+	if st := h.g.Status(); len(s.orders) != 0 {
+		t.Fatalf("orders %v although the group is %v", s.orders, st.State)
+	}
+	eventually(t, "the node is unfit", func() bool { return !h.g.Status().Fit })
+	h.with(func() { h.b.held = true })
+	h.g.Tell(cluster.Event{Kind: cluster.EvElected})
+	h.wait(cluster.Stopping)
+	w.look(t.Context())
+	if len(s.orders) != 1 || s.orders[0] != "fail" {
+		t.Errorf("orders %v", s.orders)
+	}
+	h.with(func() { h.b.held = false })
 }

@@ -14,6 +14,8 @@ import (
 type Storage interface {
 	// Role switches a resource's role; force cuts off who uses the device.
 	Role(ctx context.Context, resource, role string, force bool) error
+	// Fail lets what a suspended resource holds end in errors, and what comes after it.
+	Fail(ctx context.Context, resource string) error
 	// Replica is what hastd says of a resource; an error if hastd does not answer.
 	Replica(ctx context.Context, resource string) (cluster.Replica, error)
 	// Again says whether an error of Role may be gone in a moment: somebody still
@@ -199,6 +201,8 @@ func (w *Watch) look(ctx context.Context) {
 			w.Group.Tell(cluster.Event{Kind: cluster.EvLost, Part: i, Err: lost[i]})
 		case fresh[i] && state == "up" && r.Role != "primary":
 			w.Group.Tell(cluster.Event{Kind: cluster.EvLost, Part: i, Err: "its role is " + r.Role + ", and nobody here ordered that"})
+		case fresh[i] && r.Overtaken() && before.State == cluster.Stopping:
+			w.release(ctx, r.Name)
 		case fresh[i] && state == "down" && r.Role == "init" && !before.Frozen:
 			w.follow(ctx, r.Name)
 		}
@@ -209,6 +213,18 @@ func (w *Watch) look(ctx context.Context) {
 		w.was = ev
 		w.Group.Tell(ev)
 	}
+}
+
+// release ends the requests that an overtaken primary holds, so that the programs and
+// the mount that wait for them can be stopped. None of them could be kept.
+func (w *Watch) release(ctx context.Context, name string) {
+	ask, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	if err := w.Storage.Fail(ask, name); err != nil {
+		w.Log.Warn("what the resource holds could not be ended; it is tried again", "resource", name, "reason", err)
+		return
+	}
+	w.Log.Warn("the peer is primary and has newer data: what the resource held ends in I/O errors", "resource", name)
 }
 
 // follow makes a resource secondary that a hastd which was started again has in

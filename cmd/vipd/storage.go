@@ -28,6 +28,12 @@ func (s *storage) Role(ctx context.Context, resource, role string, force bool) e
 	return err
 }
 
+// Fail ends what a suspended resource holds.
+func (s *storage) Fail(ctx context.Context, resource string) error {
+	_, err := s.switching.Command(ctx, resource, "resume", api.ResumeRequest{Error: true})
+	return err
+}
+
 // Replica is what hastd says of a resource.
 func (s *storage) Replica(ctx context.Context, resource string) (cluster.Replica, error) {
 	r, err := s.ask.Resource(ctx, resource)

@@ -123,6 +123,7 @@ func (w *World) fault(k faultKind, n *node) {
 		if n.state == running {
 			n.thaw = w.now + d
 			n.asleep = n.thaw
+			n.frozenNow()
 			n.frozenPeer(d)
 		}
 	case faultDiskWrite:
@@ -149,6 +150,7 @@ func (w *World) fault(k faultKind, n *node) {
 		if n.state == running && w.chance(0.5) {
 			n.thaw = w.now + d
 			n.asleep = n.thaw
+			n.frozenNow()
 			n.frozenPeer(d)
 		}
 	case faultWall:

@@ -36,6 +36,7 @@ type node struct {
 	draining bool
 	thaw     int64 // frozen until then
 	asleep   int64 // what was to happen while it was frozen happens then, even if that ended early
+	sleep    sleeper
 	timerAt  int64 // when the next kTimer stands in the queue; 0: none
 	skew     int64
 	drift    int64 // parts in a million
@@ -100,7 +101,7 @@ func (n *node) reset(w *World, id int) {
 	n.mem.reset()
 	n.ids.Seed(w.rng.Uint64(), uint64(id)+1)
 	n.mailbox, n.batch, n.out = n.mailbox[:0], n.batch[:0], n.out[:0]
-	n.draining, n.thaw, n.asleep, n.timerAt = false, 0, 0, 0
+	n.draining, n.thaw, n.asleep, n.timerAt, n.sleep = false, 0, 0, 0, sleeper{}
 	n.skew, n.drift, n.wall = w.span(second, 1000*second), w.span(-w.prof.Drift, w.prof.Drift), 0
 	n.dropOps()
 	n.sess, n.next, n.wantConnect, n.speaks = nil, nil, false, present
@@ -145,6 +146,7 @@ func (n *node) clock() replicate.Instant {
 // leap lets the node's clock go forward at once.
 func (n *node) leap(d int64) {
 	n.skew += d
+	n.sleep = sleeper{} // the time for its question is over
 	if n.state == running {
 		n.setTimer()
 	}
@@ -233,7 +235,7 @@ func (n *node) die() {
 	n.life++
 	n.m = nil
 	n.mailbox, n.batch = n.mailbox[:0], n.batch[:0]
-	n.draining, n.thaw, n.asleep, n.timerAt = false, 0, 0, 0
+	n.draining, n.thaw, n.asleep, n.timerAt, n.sleep = false, 0, 0, 0, sleeper{}
 	n.dropOps()
 	n.mem.reset()
 	n.prov = provNone
@@ -325,6 +327,11 @@ func (n *node) step() {
 	w := n.w
 	now := n.clock()
 	life := n.life
+	for i := range n.batch {
+		if ev := &n.batch[i]; ev.Kind == replicate.EvUnreachable && !ev.Refused {
+			n.heardOfPeer()
+		}
+	}
 	out := n.m.Step(now, n.batch, n.out[:0])
 	n.out = out
 	if len(out) > maxEffects {

@@ -46,6 +46,7 @@ func (n *node) oracleAck(r *request) {
 		}
 		if w.prof.Mode != replicate.Fullsync && !n.inFlow() || w.prof.Mode == replicate.Fullsync {
 			j.alone = true
+			n.oracleSleeper(r.write)
 		}
 	}
 	if own && n.consistent() && !j.sb.Marks.Has(metadata.CrashedPrimary) {

@@ -58,6 +58,8 @@ func (n *node) discard() {
 // oracleReport looks at what people are told.
 func (w *World) oracleReport(n *node, r *replicate.Report) {
 	switch r.Kind {
+	case replicate.ReportVerdict:
+		n.heardOfPeer()
 	case replicate.ReportDataLoss:
 		// Told: what no flush covered may be gone, and the next flush says so too.
 		j := &n.judge

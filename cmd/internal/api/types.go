@@ -75,7 +75,7 @@ type Sync struct {
 // IO says whether application requests wait.
 type IO struct {
 	Suspended bool   `json:"suspended"`
-	Reason    string `json:"reason"` // peer-lost no-lease reconfiguration both-failed operator
+	Reason    string `json:"reason"` // peer-lost peer-primary no-lease reconfiguration both-failed operator
 }
 
 // Event is one line of GET /v1/events.

@@ -87,7 +87,7 @@ var (
 	statuses    = []string{"init", "complete", "degraded", "syncing", "split-brain", "failed"}
 	connections = []string{"standalone", "connecting", "connected", "split-brain", "refused"}
 	disks       = []string{"diskless", "failed", "inconsistent", "outdated", "uptodate", "unknown"}
-	reasons     = []string{"peer-lost", "no-lease", "reconfiguration", "both-failed", "operator"}
+	reasons     = []string{"peer-lost", "peer-primary", "no-lease", "reconfiguration", "both-failed", "operator"}
 )
 
 var all []*prometheus.Desc

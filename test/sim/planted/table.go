@@ -3,7 +3,7 @@ package planted
 // Oracles are all words that World.violate is given, and panic.
 var Oracles = []string{
 	"ack", "bounds", "commands", "dirty", "durable", "epoch", "equal", "errors", "false-split", "garbage", "handles", "live",
-	"loss", "metadata", "overwrite", "panic", "promote", "protocol", "quiet", "reads", "shell", "split",
+	"loss", "metadata", "overwrite", "panic", "promote", "protocol", "quiet", "reads", "shell", "sleeper", "split",
 }
 
 // Bugs are the mistakes that are planted.
@@ -53,6 +53,9 @@ var Bugs = []Bug{
 	}},
 	{Name: "take the counters without the lineage", Oracle: "false-split", Runs: 2000, Took: 8, Edits: []Edit{
 		{"replicate/sync.go", "	sb.Remotecnt, sb.Lineage = source.Localcnt, source.Lineage\n", "	sb.Remotecnt = source.Localcnt\n"},
+	}},
+	{Name: "go on alone at once after having stood still", Oracle: "sleeper", Runs: 4000, Took: 49, Edits: []Edit{
+		{"replicate/link.go", "		m.askFirst()\n", ""},
 	}},
 	{Name: "keep the payload of applied writes", Oracle: "bounds", Runs: 2000, Took: 36, Edits: []Edit{
 		{"replicate/secondary.go", "	m.release(r.buf)\n	m.applying--\n", "	m.applying--\n"},
