@@ -234,6 +234,12 @@ func (c *Client) Seen() Seen {
 	return Seen{c.began, time.Now(), append([]Answer(nil), c.answers...), append([]Holder(nil), c.holders...)}
 }
 
+// pause is the longest time without an answer since Begin.
+func (c *Client) pause() time.Duration {
+	seen := c.Seen()
+	return seen.Pause()
+}
+
 // served waits for an answer of a node's service.
 func (c *Client) served(by Side, after time.Time) (first time.Time, err error) {
 	err = poll(downLimit, func() (bool, error) {

@@ -133,6 +133,11 @@ func (l *LAN) Plug(s Side, in bool) error {
 	return run("", inside(l.sw, "ip", "link", "set", "p"+strconv.Itoa(int(s)), map[bool]string{true: "up", false: "down"}[in])...)
 }
 
+// plugStandby does so with a node's second cable.
+func (l *LAN) plugStandby(s Side, in bool) error {
+	return run("", inside(l.sw, "ip", "link", "set", "s"+strconv.Itoa(int(s)), map[bool]string{true: "up", false: "down"}[in])...)
+}
+
 // onNode runs open in a node's namespace: the sockets that it opens stay there.
 func (l *LAN) onNode(s Side, open func() error) error { return enter(l.hold[s].Process.Pid, open) }
 
