@@ -47,6 +47,9 @@ type Options struct {
 	// block, nor call back.
 	Changed  func(from, to carp.State, reason string)
 	Announce func(reason string)
+	// Heard is told of every good packet of another node, before the election knows of
+	// it and on the same goroutine as Changed: it must not block, nor call back.
+	Heard func(carp.Advert)
 	// Active is told which interface is used; "" when none has a link.
 	Active func(name string)
 }
@@ -181,7 +184,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		case ev := <-r.calls:
 			r.step(ev)
 		case a := <-r.heard:
-			r.step(carp.Event{Kind: carp.EvHeard, Advert: a})
+			r.onHeard(a)
 		case l := <-r.links:
 			r.onLink(l)
 		case <-retry.C:
@@ -190,11 +193,18 @@ func (r *Runner) Run(ctx context.Context) error {
 		case <-timer.C:
 			// What was heard before the time was over counts first.
 			for n := len(r.heard); n > 0; n-- {
-				r.step(carp.Event{Kind: carp.EvHeard, Advert: <-r.heard})
+				r.onHeard(<-r.heard)
 			}
 			r.step(carp.Event{Kind: carp.EvTick})
 		}
 	}
+}
+
+func (r *Runner) onHeard(a carp.Advert) {
+	if r.o.Heard != nil {
+		r.o.Heard(a)
+	}
+	r.step(carp.Event{Kind: carp.EvHeard, Advert: a})
 }
 
 func (r *Runner) arm(t *time.Timer) {
