@@ -16,6 +16,10 @@ const (
 	EvStanding                      // Fit, Demotion, Reason: what the replicas allow
 	EvOrder                         // Order, ID: of an operator
 	EvStop                          // the daemon is to end: everything down
+	EvMended                        // Part, Err: it was taken away, and its driver put it back at once
+	EvPeer                          // Node, Peer: what a node says of the group; a nil Peer: it is not heard any more
+	EvMaster                        // Node, Up: a node advertises as master, or says goodbye
+	EvJeopardy                      // Up, Reason: a peer was lost while one link was left, so nobody knows what it does
 )
 
 // Look is what a monitor saw.
@@ -54,23 +58,31 @@ type Event struct {
 	Reason   string
 	Order    Order
 	ID       uint64
+	Node     string
+	Peer     *GroupReport
 }
 
 // EffectKind says what is wanted.
 type EffectKind uint8
 
 const (
-	EffUp       EffectKind = iota + 1 // Part, Op: start it; answered by EvDone
-	EffDown                           // Part, Op: stop it; answered by EvDone
-	EffLook                           // Part, Op: run its monitor; answered by EvLooked
-	EffBreak                          // Op: end it now, by force; it is still answered
-	EffStanding                       // Fit, Demotion, Reason: for the election
-	EffTake                           // the election shall make this node master
-	EffResign                         // Reason: the election shall give up being master
-	EffState                          // From, To, Reason: the group's state changed
-	EffReport                         // Part, Reason: something worth a line in the log
-	EffAnswer                         // ID, Err: the end of an order
-	EffStopped                        // everything is down after EvStop, or could not be
+	EffUp        EffectKind = iota + 1 // Part, Op, Try: start it, for the Try-th time after a failure; answered by EvDone
+	EffDown                            // Part, Op: stop it; answered by EvDone
+	EffLook                            // Part, Op: run its monitor; answered by EvLooked
+	EffSeek                            // Part, Op: is it up here, although it is down? Answered by EvLooked
+	EffBreak                           // Op: end it now, by force; it is still answered
+	EffStanding                        // Fit, Demotion, Reason: for the election
+	EffTake                            // the election shall make this node master
+	EffResign                          // Reason: the election shall give up being master
+	EffState                           // From, To, Reason: the group's state changed
+	EffReport                          // Part, Reason: something worth a line in the log
+	EffAnswer                          // ID, Err: the end of an order
+	EffStopped                         // everything is down after EvStop, or could not be
+	EffRestart                         // Part, Try, Reason: it failed, and is put up again here
+	EffFail                            // Part, Reason: this machine shall go down at once (TOC)
+	EffViolation                       // Lines, Part: the group is up on more than one node; Part is -1 unless it is here in violation
+	EffSuspend                         // Part, Reason: hold the I/O of a resource that is primary where it must not be
+	EffCritical                        // Reason: the group can run nowhere until a person helps
 )
 
 // Effect is what a group wants.
@@ -84,6 +96,8 @@ type Effect struct {
 	From, To State
 	ID       uint64
 	Err      string
+	Try      int
+	Lines    []string
 }
 
 // State is a group's on one node.

@@ -8,6 +8,15 @@ type Config struct {
 	Parts []Part // in the order of going up
 	// External: somebody else decides; the group goes up when it is ordered to.
 	External bool
+	// Parallel: it may be up on several nodes.
+	Parallel bool
+	// FailFast: when this node leaves the field, the machine shall go.
+	FailFast bool
+	// Node is this node, Nodes are all of the group's in order of preference.
+	Node  string
+	Nodes []string
+	// MasterHold is for how long a node that advertised as master is taken for one.
+	MasterHold Duration
 }
 
 // Group is the machine of one group on one node. It does one thing at a time: the
@@ -31,11 +40,12 @@ type Group struct {
 	facts Event  // the last EvStanding
 	told  Effect // what the election was told last
 
-	fault   string // why it left the field; "" if it did not
-	faultOf Kind
-	cause   string   // Event.Reason of the standing at that time
-	retryAt Instant  // a fault of a resource is not forgotten before this, nor a stuck part tried
-	backoff Duration // how long the next one waits
+	fault    string // why it left the field; "" if it did not
+	faultOf  Kind
+	violated bool     // it was up here outside the controller while it was up elsewhere
+	cause    string   // Event.Reason of the standing at that time
+	retryAt  Instant  // a fault of a resource is not forgotten before this, nor a stuck part tried
+	backoff  Duration // how long the next one waits
 
 	lastOp Op
 	op     Op // the action under way; 0: none
@@ -45,6 +55,12 @@ type Group struct {
 	broken string // why it was told to end
 
 	orders []order
+
+	jeopardy string  // why the group must not be taken over; "" if it may
+	peers    []peer  // the other nodes of the group, and one that is none
+	alarm    string  // the violation that was told, "" if there is none
+	doubtful Instant // two nodes say that the group is up by their order: since when
+	critical bool    // that it is faulted everywhere was told
 }
 
 type order struct {
@@ -73,6 +89,11 @@ func NewGroup(cfg Config) *Group {
 	g := &Group{cfg: cfg, backoff: firstBackoff}
 	for _, p := range cfg.Parts {
 		g.parts = append(g.parts, part{Part: p})
+	}
+	for _, name := range cfg.Nodes {
+		if name != cfg.Node {
+			g.peers = append(g.peers, peer{name: name})
+		}
 	}
 	g.told = Effect{Kind: EffStanding, Reason: "not looked at yet"}
 	return g
@@ -105,8 +126,9 @@ func (g *Group) Probed() bool {
 // Parts are the parts as they are now.
 func (g *Group) Parts() []PartStatus {
 	out := make([]PartStatus, len(g.parts))
-	for i, p := range g.parts {
-		out[i] = PartStatus{p.Name, p.Kind, p.is.String(), p.reason}
+	for i := range g.parts {
+		p := &g.parts[i]
+		out[i] = PartStatus{p.Name, p.Kind, p.is.String(), p.reason, p.tries, p.stray}
 	}
 	return out
 }
@@ -130,9 +152,16 @@ func (g *Group) Deadline() (Instant, bool) {
 		soonest(g.heldUntil)
 	}
 	for i := range g.parts {
-		if p := &g.parts[i]; p.monitored() && g.watching() {
+		p := &g.parts[i]
+		if g.due(p) {
 			soonest(p.lookAt)
 		}
+		if p.renew && g.op == 0 && p.renewAt > g.now {
+			soonest(p.renewAt)
+		}
+	}
+	if t, ok := g.silence(); ok {
+		soonest(t)
 	}
 	return at, ok
 }
@@ -146,6 +175,9 @@ func (g *Group) Step(now Instant, ev Event, out []Effect) []Effect {
 		g.onProbed(&ev)
 	case EvElected:
 		g.master, g.held = ev.Master, false
+		if ev.Master {
+			g.masterless() // who was heard before this is master no more
+		}
 	case EvDone:
 		if ev.Op == g.op && g.op != 0 {
 			g.ended(ev.Err)
@@ -160,12 +192,24 @@ func (g *Group) Step(now Instant, ev Event, out []Effect) []Effect {
 		g.onOrder(&ev)
 	case EvStop:
 		g.ending, g.held = true, false
+	case EvMended:
+		g.onMended(ev.Part, ev.Err)
+	case EvPeer:
+		g.onPeer(&ev)
+	case EvMaster:
+		g.onMaster(&ev)
+	case EvJeopardy:
+		g.jeopardy = ""
+		if ev.Up {
+			g.jeopardy = ev.Reason
+		}
 	}
 	if g.held && g.now >= g.heldUntil {
 		g.held = false
 	}
 	g.overdue()
 	g.forget()
+	g.judge()
 	g.proceed()
 	g.monitor()
 	g.tell()
@@ -188,7 +232,7 @@ func (g *Group) onProbed(ev *Event) {
 	case ev.Up:
 		p.is, p.found, p.lookAt = up, true, g.now.add(p.Interval)
 	default:
-		p.is = down
+		p.is, p.lookAt = down, g.now.add(p.OffInterval)
 	}
 	if g.Probed() {
 		g.hold()
@@ -238,6 +282,12 @@ func (g *Group) proceed() {
 				g.begin(i, true)
 				return
 			}
+			if p := &g.parts[i]; p.renew {
+				if g.now >= p.renewAt {
+					g.begin(i, p.is == down)
+				}
+				return
+			}
 			switch g.parts[i].is {
 			case up, failed:
 			case down:
@@ -249,6 +299,11 @@ func (g *Group) proceed() {
 			}
 		}
 		return
+	}
+	for i := range g.parts {
+		if p := &g.parts[i]; p.renew {
+			p.renew, p.tries = false, 0
+		}
 	}
 	g.lower(0)
 }
@@ -264,6 +319,7 @@ func (g *Group) lower(least int) {
 				return // what is below it must wait
 			}
 		}
+		g.parts[i].tries, g.parts[i].renew = 0, false
 		g.begin(i, false)
 		return
 	}
@@ -275,9 +331,9 @@ func (g *Group) begin(i int, goUp bool) {
 	p.look, p.found = 0, p.found && goUp // what a monitor says now is of no use any more
 	g.op, g.at, g.isUp, g.broken = g.lastOp, i, goUp, ""
 	if goUp {
-		p.is, p.reason = goingUp, ""
+		p.is, p.reason, p.stray = goingUp, "", false
 		g.limit = g.now.add(p.UpLimit)
-		g.emit(Effect{Kind: EffUp, Part: i, Op: g.op})
+		g.emit(Effect{Kind: EffUp, Part: i, Op: g.op, Try: p.tries})
 		return
 	}
 	p.is = goingDown
@@ -322,8 +378,10 @@ func (g *Group) ended(err string) {
 	g.op, p.found = 0, false
 	switch {
 	case g.isUp && err == "":
-		p.is, p.lookAt = up, g.now.add(p.Interval)
+		p.is, p.lookAt, p.renew, p.steadyAt = up, g.now.add(p.Interval), false, g.now.add(p.RestartReset)
 		g.backoff = firstBackoff
+	case p.renew && g.wanted():
+		g.notRenewed(g.at, err)
 	case g.isUp && p.Optional:
 		p.is, p.reason = failed, err
 		g.emit(Effect{Kind: EffReport, Part: g.at, Reason: "could not be started: " + err})
@@ -333,8 +391,9 @@ func (g *Group) ended(err string) {
 			g.leave(g.at, "could not be started: "+err)
 		}
 	case err == "":
-		p.is, p.reason = down, ""
+		p.is, p.reason, p.wedged, p.lookAt = down, "", false, g.now.add(p.OffInterval)
 	default:
+		p.wedged = true
 		if p.is, p.reason = stuck, err; g.retryAt < g.now.add(stuckRetry) {
 			g.retryAt = g.now.add(stuckRetry)
 		}
@@ -352,6 +411,8 @@ func (g *Group) lost(i int, why string) {
 	}
 	p.is, p.reason, p.look = unknown, why, 0
 	switch {
+	case g.wanted() && g.renewable(p):
+		g.renew(i, why)
 	case p.Optional:
 		p.is = failed
 		g.emit(Effect{Kind: EffReport, Part: i, Reason: why})
@@ -371,6 +432,10 @@ func (g *Group) leave(i int, why string) {
 	g.retryAt = g.now.add(g.backoff)
 	g.backoff = min(2*g.backoff, lastBackoff)
 	g.emit(Effect{Kind: EffReport, Part: i, Reason: why})
+	// A replica that is refused is no fault of this machine.
+	if (p.FailFast || g.cfg.FailFast) && p.Kind != Resource {
+		g.emit(Effect{Kind: EffFail, Part: i, Reason: g.fault})
+	}
 	g.endOrders(OrderOnline, g.fault)
 	g.endOrders(OrderTake, g.fault)
 }
@@ -378,7 +443,7 @@ func (g *Group) leave(i int, why string) {
 // forget lets a node return to the field once what kept its replica from being
 // promoted has changed. Other faults wait for a person.
 func (g *Group) forget() {
-	if g.fault != "" && g.faultOf == Resource && g.facts.Reason != g.cause && g.now >= g.retryAt && g.allDown() {
+	if g.fault != "" && g.faultOf == Resource && !g.violated && g.facts.Reason != g.cause && g.now >= g.retryAt && g.allDown() {
 		g.fault = ""
 	}
 }

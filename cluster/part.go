@@ -1,5 +1,7 @@
 package cluster
 
+import "strings"
+
 // Kind is what a part of a group is. A group goes up in this order and down in the
 // other.
 type Kind uint8
@@ -21,10 +23,22 @@ type Part struct {
 	UpLimit   Duration // how long going up may take
 	DownLimit Duration // and going down
 
-	// Services may be looked at: every Interval, each look at most MonitorLimit.
+	// While it is up it may be looked at: every Interval, each look at most
+	// MonitorLimit. While it is down every OffInterval: somebody may have put it up
+	// outside the controller. Zero is never.
 	Interval     Duration
+	OffInterval  Duration
 	MonitorLimit Duration
 
+	// RestartLimit is how often it is put up again here when it fails while it is up,
+	// before this node leaves the field; RestartReset is for how long it must be up for
+	// the count to start again.
+	RestartLimit int
+	RestartReset Duration
+	// Watched: it is only looked at, and cannot be started again.
+	Watched bool
+	// FailFast: when this node leaves the field because of it, the machine shall go.
+	FailFast bool
 	// Optional: its failure does not take the group down.
 	Optional bool
 }
@@ -54,12 +68,34 @@ type part struct {
 	found  bool   // up when it was first looked at: nobody here put it up
 	lookAt Instant
 	look   Op // a monitor under way
+
+	tries    int     // restarts since it was last stable
+	steadyAt Instant // when it will have been up for so long that they are forgotten
+	renew    bool    // it failed, and is being stopped and started again
+	renewAt  Instant // not before this
+	wedged   bool    // it could not be stopped, and was not since
+
+	stray   bool    // down by all that was ordered here, and up
+	strayAt Instant // since when that is known
+}
+
+// short is the last word of a part's name.
+func (p *Part) short() string {
+	name := p.Name
+	for range 2 {
+		if _, rest, ok := strings.Cut(name, "/"); ok {
+			name = rest
+		}
+	}
+	return name
 }
 
 // PartStatus is a part as people see it.
 type PartStatus struct {
-	Name   string
-	Kind   Kind
-	State  string
-	Reason string
+	Name     string
+	Kind     Kind
+	State    string
+	Reason   string
+	Restarts int  // local ones that count
+	Stray    bool // up although nobody here ordered that
 }

@@ -3,20 +3,36 @@ package cluster
 // watching says whether parts are looked at now.
 func (g *Group) watching() bool { return !g.frozen && g.wanted() }
 
-// monitored says whether the next look at a part has a time.
-func (p *part) monitored() bool { return p.is == up && p.Interval > 0 && p.look == 0 }
+// aside says whether nothing of the group is to be up here, and nothing is under way.
+func (g *Group) aside() bool {
+	return g.op == 0 && !g.wanted() && !g.held && !g.ending && g.Probed()
+}
+
+// due says whether the next look at a part has a time.
+func (g *Group) due(p *part) bool {
+	switch {
+	case p.look != 0:
+		return false
+	case p.is == up:
+		return p.Interval > 0 && g.watching()
+	case p.is == down:
+		return p.OffInterval > 0 && g.aside()
+	}
+	return false
+}
 
 // monitor begins the looks that are due.
 func (g *Group) monitor() {
-	if !g.watching() {
-		return
-	}
 	for i := range g.parts {
 		p := &g.parts[i]
-		if p.monitored() && g.now >= p.lookAt {
+		if g.due(p) && g.now >= p.lookAt {
 			g.lastOp++
 			p.look = g.lastOp
-			g.emit(Effect{Kind: EffLook, Part: i, Op: p.look})
+			kind := EffLook
+			if p.is == down {
+				kind = EffSeek
+			}
+			g.emit(Effect{Kind: kind, Part: i, Op: p.look})
 		}
 	}
 }
@@ -28,7 +44,12 @@ func (g *Group) onLooked(ev *Event) {
 		if p.look == 0 || p.look != ev.Op {
 			continue
 		}
-		p.look, p.lookAt = 0, g.now.add(p.Interval)
+		if p.look = 0; p.is == down {
+			p.lookAt = g.now.add(p.OffInterval)
+			g.seen(i, ev.Look)
+			return
+		}
+		p.lookAt = g.now.add(p.Interval)
 		switch ev.Look {
 		case LookOffline:
 			g.lost(i, "its monitor found it offline")
@@ -52,10 +73,10 @@ func (g *Group) onOrder(ev *Event) {
 	case OrderUnfreeze:
 		g.frozen = false
 	case OrderClear:
-		g.fault, g.backoff = "", firstBackoff
+		g.fault, g.violated, g.jeopardy, g.backoff = "", false, "", firstBackoff
 		for i := range g.parts {
-			if g.parts[i].is == failed {
-				g.parts[i].is = down
+			if p := &g.parts[i]; p.is == failed {
+				p.is, p.tries = down, 0
 			}
 		}
 	default:
@@ -69,7 +90,7 @@ func (g *Group) onOrder(ev *Event) {
 	case OrderOnline:
 		g.offline = false
 		if waiting = g.cfg.External; waiting {
-			g.master, g.fault = true, ""
+			g.master, g.fault, g.violated = true, "", false
 		}
 	case OrderTake:
 		if g.fault != "" {
@@ -137,8 +158,10 @@ func (g *Group) tell() {
 		s.Fit, s.Reason = false, "frozen by order"
 	case !g.Probed():
 		s.Fit, s.Reason = false, "not looked at yet"
+	case g.jeopardy != "" && !g.master:
+		s.Fit, s.Reason = false, "autodisabled: "+g.jeopardy
 	}
-	if s != g.told {
+	if t := &g.told; s.Fit != t.Fit || s.Demotion != t.Demotion || s.Reason != t.Reason {
 		g.told = s
 		g.emit(s)
 	}
@@ -147,13 +170,14 @@ func (g *Group) tell() {
 		g.emit(Effect{Kind: EffState, From: was, To: g.state, Reason: g.reason()})
 	}
 	switch {
-	case g.state == Online:
+	case g.state == Online, g.state == Partial && g.served():
 		g.endOrders(OrderOnline, "")
 		g.endOrders(OrderTake, "")
 	case g.allDown():
 		g.endOrders(OrderOffline, "")
 		g.endOrders(OrderSwitch, "")
 	}
+	g.tellCritical()
 	if g.ending && g.op == 0 && (g.frozen || g.allDown() || g.anyStuck()) {
 		g.emit(Effect{Kind: EffStopped})
 	}
@@ -161,18 +185,18 @@ func (g *Group) tell() {
 
 // overall is the state that the parts add up to.
 func (g *Group) overall() State {
-	ups, downs, hopeless := 0, 0, false
+	ups, downs, strays, renewing, hopeless := 0, 0, 0, 0, false
 	for i := range g.parts {
-		switch g.parts[i].is {
-		case up:
+		switch p := &g.parts[i]; {
+		case p.renew:
+			renewing++
+		case p.stray && !g.ending: // one that ends leaves it to who put it there
+			strays++
+		case p.is == up, p.is == goingUp && p.found: // the latter is only made sure of
 			ups++
-		case goingUp:
-			if g.parts[i].found { // only made sure of
-				ups++
-			}
-		case down:
+		case p.is == down:
 			downs++
-		case stuck, failed:
+		case p.is == stuck, p.is == failed, p.is == goingDown && p.wedged:
 			hopeless = true
 		}
 	}
@@ -182,13 +206,13 @@ func (g *Group) overall() State {
 		return Offline
 	case ups == n:
 		return Online
-	case g.held:
+	case g.held, strays > 0 && strays+downs == n, renewing > 0 && g.served():
 		return Partial
 	case downs == n && g.fault != "":
 		return Faulted
 	case downs == n && !g.wanted():
 		return Offline
-	case hopeless && g.op == 0, g.frozen && g.op == 0:
+	case hopeless && (g.op == 0 || g.parts[g.at].wedged), g.frozen && g.op == 0:
 		return Partial
 	case g.wanted():
 		return Starting
@@ -196,10 +220,24 @@ func (g *Group) overall() State {
 	return Stopping
 }
 
+// served says whether everything is up that can be: the rest was given up, or is put up
+// again.
+func (g *Group) served() bool {
+	for i := range g.parts {
+		if p := &g.parts[i]; p.is != up && p.is != failed && !p.renew {
+			return false
+		}
+	}
+	return g.wanted()
+}
+
 func (g *Group) reason() string {
 	for i := range g.parts {
-		if p := &g.parts[i]; p.is == stuck || p.is == failed {
+		switch p := &g.parts[i]; {
+		case p.is == stuck, p.is == failed, p.wedged, p.renew && p.reason != "":
 			return p.Name + ": " + p.reason
+		case p.stray:
+			return p.Name + ": " + strayed
 		}
 	}
 	return g.fault

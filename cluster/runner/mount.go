@@ -32,22 +32,51 @@ func (d *Mount) mounted() (dev uint64, ok bool, err error) {
 	if err != nil {
 		return 0, false, err
 	}
+	err = eachMount(func(on uint64, at string) {
+		if at == dir {
+			dev, ok = on, true // the last one is on top
+		}
+	})
+	return dev, ok, err
+}
+
+// elsewhere are the other directories on which the device is mounted.
+func (d *Mount) elsewhere() (dirs []string, err error) {
+	st, err := os.Stat(d.Device)
+	if err != nil || st.Mode()&os.ModeDevice == 0 {
+		return nil, nil // it is only there while this node is primary
+	}
+	own, err := filepath.EvalSymlinks(d.Dir)
+	if err != nil {
+		own = d.Dir
+	}
+	err = eachMount(func(on uint64, at string) {
+		if on == deviceOf(st) && at != own {
+			dirs = append(dirs, at)
+		}
+	})
+	return dirs, err
+}
+
+// eachMount reads the mounts of this process's namespace, in their order.
+func eachMount(do func(dev uint64, dir string)) error {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return 0, false, err
+		return err
 	}
 	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
 		w := strings.Fields(lines.Text())
-		if len(w) < 5 || unescape(w[4]) != dir {
+		if len(w) < 5 {
 			continue
 		}
 		major, minor, _ := strings.Cut(w[2], ":")
 		a, _ := strconv.ParseUint(major, 10, 32)
 		b, _ := strconv.ParseUint(minor, 10, 32)
-		dev, ok = unix.Mkdev(uint32(a), uint32(b)), true // the last one is on top
+		do(unix.Mkdev(uint32(a), uint32(b)), unescape(w[4]))
 	}
-	return dev, ok, nil
+	return lines.Err()
 }
 
 // unescape reads the octal codes of proc(5).
@@ -76,7 +105,7 @@ func (d *Mount) Probe(context.Context) (bool, error) {
 }
 
 // Up mounts the device.
-func (d *Mount) Up(ctx context.Context) error {
+func (d *Mount) Up(ctx context.Context, _ int) error {
 	st, err := os.Stat(d.Dir)
 	if err != nil || !st.IsDir() {
 		return fmt.Errorf("mount on %s: it is no directory: create it on both nodes", d.Dir)
@@ -114,16 +143,22 @@ func (d *Mount) Down(ctx context.Context) error {
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
+		dir := d.Dir
 		if !ok {
-			return nil
+			// Nobody else may have the device either: it is about to go.
+			others, err := d.elsewhere()
+			if err != nil || len(others) == 0 {
+				return err
+			}
+			dir = others[len(others)-1]
 		}
-		if _, err = run(ctx, []string{"umount", d.Dir}, nil); err == nil {
+		if _, err = run(ctx, []string{"umount", dir}, nil); err == nil {
 			continue // there may be one below
 		}
 		select {
 		case <-ctx.Done():
-			if who := users(d.Dir); who != "" {
-				return fmt.Errorf("unmount %s: in use by %s", d.Dir, who)
+			if who := users(dir); who != "" {
+				return fmt.Errorf("unmount %s: in use by %s", dir, who)
 			}
 			return err
 		case <-time.After(mountPause):
@@ -138,6 +173,22 @@ func (d *Mount) Look(ctx context.Context) (cluster.Look, error) {
 	case err != nil:
 		return cluster.LookUnknown, err
 	case ok:
+		return cluster.LookOnline, nil
+	}
+	return cluster.LookOffline, nil
+}
+
+// Seek says whether something is mounted there, or the device anywhere.
+func (d *Mount) Seek(ctx context.Context) (cluster.Look, error) {
+	look, err := d.Look(ctx)
+	if look != cluster.LookOffline {
+		return look, err
+	}
+	others, err := d.elsewhere()
+	switch {
+	case err != nil:
+		return cluster.LookUnknown, err
+	case len(others) > 0:
 		return cluster.LookOnline, nil
 	}
 	return cluster.LookOffline, nil

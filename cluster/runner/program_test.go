@@ -110,7 +110,7 @@ func TestServiceIsUpOnceItsMonitorSaysSo(t *testing.T) {
 	if up, err := s.Probe(t.Context()); up || err != nil {
 		t.Errorf("before: %v, %v", up, err)
 	}
-	if err := s.Up(within(t, soon)); err != nil {
+	if err := s.Up(within(t, soon), 0); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(file); err != nil {
@@ -123,7 +123,7 @@ func TestServiceIsUpOnceItsMonitorSaysSo(t *testing.T) {
 		t.Error(err)
 	}
 	s.StartArgs = sh("exit 0")
-	if err := s.Up(within(t, 500*time.Millisecond)); err == nil || !strings.Contains(err.Error(), "offline") {
+	if err := s.Up(within(t, 500*time.Millisecond), 0); err == nil || !strings.Contains(err.Error(), "offline") {
 		t.Errorf("one that never comes up: %v", err)
 	}
 	if _, err := (&Service{StartArgs: sh("exit 0")}).Probe(t.Context()); err == nil {
@@ -167,12 +167,12 @@ func TestMountOfARealFilesystem(t *testing.T) {
 	}
 	probe(false)
 	must(t, d.Down(within(t, soon)))
-	must(t, d.Up(within(t, soon)))
+	must(t, d.Up(within(t, soon), 0))
 	probe(true)
-	if err := d.Up(within(t, soon)); err != nil {
+	if err := d.Up(within(t, soon), 0); err != nil {
 		t.Errorf("up again: %v", err)
 	}
-	if err := (&Mount{Device: loops[1], Dir: dir, Type: "ext4"}).Up(within(t, soon)); err == nil || !strings.Contains(err.Error(), "something else") {
+	if err := (&Mount{Device: loops[1], Dir: dir, Type: "ext4"}).Up(within(t, soon), 0); err == nil || !strings.Contains(err.Error(), "something else") {
 		t.Errorf("another device's filesystem is there: %v", err)
 	}
 	// Who is in it is named.
@@ -187,9 +187,27 @@ func TestMountOfARealFilesystem(t *testing.T) {
 	f.Close()
 	must(t, d.Down(within(t, soon)))
 	probe(false)
+	// Mounted elsewhere by hand it is found, and taken away with the group.
+	other := filepath.Join(tmp, "other")
+	must(t, os.Mkdir(other, 0o755))
+	seek := func(want cluster.Look) {
+		t.Helper()
+		if look, err := d.Seek(t.Context()); look != want || err != nil {
+			t.Errorf("sought: %v, %v", look, err)
+		}
+	}
+	seek(cluster.LookOffline)
+	must(t, first(run(t.Context(), []string{"mount", loops[0], other}, nil)))
+	probe(false)
+	seek(cluster.LookOnline)
+	must(t, d.Down(within(t, soon)))
+	seek(cluster.LookOffline)
+	must(t, first(run(t.Context(), []string{"mount", loops[1], dir}, nil)))
+	seek(cluster.LookOnline)
+	must(t, d.Down(within(t, soon)))
 	d.Dir = filepath.Join(tmp, "missing")
 	probe(false)
-	if err := d.Up(within(t, soon)); err == nil || !strings.Contains(err.Error(), "create it") {
+	if err := d.Up(within(t, soon), 0); err == nil || !strings.Contains(err.Error(), "create it") {
 		t.Errorf("no directory: %v", err)
 	}
 }

@@ -3,7 +3,9 @@ package runner
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,9 +18,16 @@ type Driver interface {
 	// Probe says whether the part is up, before anything was done; an error if that
 	// cannot be told.
 	Probe(ctx context.Context) (bool, error)
-	Up(ctx context.Context) error
+	// Up starts it. Try says how often it was started again since it was last stable.
+	Up(ctx context.Context, try int) error
 	Down(ctx context.Context) error
 	Look(ctx context.Context) (cluster.Look, error)
+}
+
+// seeker is a Driver that looks in another way whether a part which is down was put up
+// outside the controller.
+type seeker interface {
+	Seek(ctx context.Context) (cluster.Look, error)
 }
 
 // Decider is who says which node is master: CARP, VRRP, or a person. It is told how
@@ -43,6 +52,17 @@ type Options struct {
 	Changed func(from, to cluster.State, reason string)
 	// Failed is told of every part that failed. It must not block.
 	Failed func(part, reason string)
+	// Alarmed is told of what a person should hear of. It must not block.
+	Alarmed func(Alarm)
+	// Console is where a concurrency violation is written, beside the log; nil: nowhere.
+	Console Console
+}
+
+// Alarm is something that a person should hear of.
+type Alarm struct {
+	Kind   string // restart, failfast, concurrency, suspend, critical
+	Part   string // its full name, or ""
+	Reason string
 }
 
 // Status is a group as people see it.
@@ -56,6 +76,10 @@ type Status struct {
 	Fit      bool // may become master
 	Standing string
 	Parts    []cluster.PartStatus
+
+	AutoDisabled bool
+	Count        int                 // on how many nodes it is online or partial, as far as is known
+	Report       cluster.GroupReport // for the other nodes
 }
 
 // Group runs one group on this node.
@@ -234,7 +258,7 @@ func (g *Group) step(ctx context.Context, ev cluster.Event) {
 	}
 	g.mu.Lock()
 	m := g.machine
-	g.status = Status{m.State(), m.Fault(), m.Frozen(), m.Disabled(), m.Probed(), m.Held(), g.facts.Fit, g.facts.Reason, m.Parts()}
+	g.status = Status{m.State(), m.Fault(), m.Frozen(), m.Disabled(), m.Probed(), m.Held(), g.facts.Fit, g.facts.Reason, m.Parts(), m.AutoDisabled(), m.Count(), m.Report()}
 	g.mu.Unlock()
 	if !g.joined && m.Probed() {
 		g.joined = true
@@ -245,7 +269,7 @@ func (g *Group) step(ctx context.Context, ev cluster.Event) {
 func (g *Group) carryOut(ctx context.Context, e *cluster.Effect) {
 	name := g.o.Config.Name
 	switch e.Kind {
-	case cluster.EffUp, cluster.EffDown, cluster.EffLook:
+	case cluster.EffUp, cluster.EffDown, cluster.EffLook, cluster.EffSeek:
 		g.act(ctx, *e)
 	case cluster.EffBreak:
 		if b, ok := g.breaks[e.Op]; ok {
@@ -273,7 +297,40 @@ func (g *Group) carryOut(ctx context.Context, e *cluster.Effect) {
 		g.mu.Unlock()
 	case cluster.EffStopped:
 		g.stopped = true
+	case cluster.EffRestart:
+		part := g.o.Config.Parts[e.Part]
+		text := fmt.Sprintf("%s: put up again here, restart %d of %d", e.Reason, e.Try, part.RestartLimit)
+		g.o.Log.Warn(part.Name+": "+text, "group", name)
+		g.alarm("restart", e.Part, text)
+	case cluster.EffFail:
+		g.o.Log.Error("failfast: this machine would go down now, but nothing can make it (toc): the group fails over instead", "group", name, "reason", e.Reason)
+		g.alarm("failfast", e.Part, e.Reason)
+	case cluster.EffSuspend:
+		g.o.Log.Error("I/O of a resource should be held here and goes on: hastctl role secondary ends it", "group", name, "part", g.o.Config.Parts[e.Part].Name, "reason", e.Reason)
+		g.alarm("suspend", e.Part, e.Reason)
+	case cluster.EffCritical:
+		g.o.Log.Error("group "+name+" is faulted on every node", "group", name, "reason", e.Reason)
+		g.alarm("critical", -1, e.Reason)
+	case cluster.EffViolation:
+		for _, line := range e.Lines {
+			g.o.Log.Warn(line, "group", name)
+		}
+		if g.o.Console != nil {
+			g.o.Console.Warn(e.Lines)
+		}
+		g.alarm("concurrency", e.Part, strings.Join(e.Lines, "; "))
 	}
+}
+
+func (g *Group) alarm(kind string, part int, reason string) {
+	if g.o.Alarmed == nil {
+		return
+	}
+	a := Alarm{Kind: kind, Reason: reason}
+	if part >= 0 {
+		a.Part = g.o.Config.Parts[part].Name
+	}
+	g.o.Alarmed(a)
 }
 
 // act runs one action of a part.
@@ -287,19 +344,23 @@ func (g *Group) act(work context.Context, e cluster.Effect) {
 		var err error
 		switch e.Kind {
 		case cluster.EffUp:
-			err = d.Up(ctx)
+			err = d.Up(ctx, e.Try)
 		case cluster.EffDown:
 			err = d.Down(ctx)
 		default:
 			look, stop := context.WithTimeout(ctx, time.Duration(part.MonitorLimit))
 			defer stop()
 			ev.Kind = cluster.EvLooked
-			ev.Look, err = d.Look(look)
+			see := d.Look
+			if s, ok := d.(seeker); ok && e.Kind == cluster.EffSeek {
+				see = s.Seek
+			}
+			ev.Look, err = see(look)
 		}
 		if err != nil {
 			ev.Err = err.Error()
 		}
-		if e.Kind != cluster.EffLook {
+		if ev.Kind == cluster.EvDone {
 			word := map[bool]string{true: "up", false: "down"}[e.Kind == cluster.EffUp]
 			took := time.Since(began).Round(time.Millisecond).String()
 			if err != nil {

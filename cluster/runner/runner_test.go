@@ -94,7 +94,7 @@ func TestPeerThatGoesDownAtTheRefusalIsNoFault(t *testing.T) {
 	s.replica.PeerRole = "primary"
 	s.down = func() { s.replica.PeerRole, s.refuse = "secondary", nil }
 	d := &Resource{Name: "data", Storage: s}
-	if err := d.Up(t.Context()); err != nil || s.replica.Role != "primary" {
+	if err := d.Up(t.Context(), 0); err != nil || s.replica.Role != "primary" {
 		t.Errorf("%v, role %s", err, s.replica.Role)
 	}
 }
@@ -110,7 +110,7 @@ func TestResourceIsSwitched(t *testing.T) {
 		t.Errorf("probed: %v, %v", up, err)
 	}
 	s.busy = 3
-	if err := d.Up(within(t, soon)); err != nil || s.replica.Role != "primary" {
+	if err := d.Up(within(t, soon), 0); err != nil || s.replica.Role != "primary" {
 		t.Errorf("busy for a moment: %v", err)
 	}
 	// Who uses the device is given time, then cut off.
@@ -123,19 +123,19 @@ func TestResourceIsSwitched(t *testing.T) {
 	}
 	// A refusal is final, unless the peer is on its way down.
 	s.busy, s.orders, s.refuse = 0, nil, errors.New("it is outdated")
-	if err := d.Up(within(t, soon)); !errors.Is(err, s.refuse) || len(s.orders) != 1 {
+	if err := d.Up(within(t, soon), 0); !errors.Is(err, s.refuse) || len(s.orders) != 1 {
 		t.Errorf("%v after %d orders", err, len(s.orders))
 	}
 	s.replica.PeerRole = "primary"
 	time.AfterFunc(200*time.Millisecond, func() { s.with(func() { s.refuse, s.replica.PeerRole = nil, "secondary" }) })
-	if err := d.Up(within(t, soon)); err != nil {
+	if err := d.Up(within(t, soon), 0); err != nil {
 		t.Errorf("the peer stepped down: %v", err)
 	}
 	s.gone = true
 	if err := d.Down(within(t, soon)); err != nil {
 		t.Errorf("no hastd, no primary: %v", err)
 	}
-	if err := d.Up(within(t, soon)); err == nil {
+	if err := d.Up(within(t, soon), 0); err == nil {
 		t.Error("promoted without a hastd")
 	}
 }
@@ -151,7 +151,7 @@ type fake struct {
 }
 
 func (f *fake) Probe(context.Context) (bool, error) { return f.up, nil }
-func (f *fake) Up(ctx context.Context) error        { return f.turn(ctx, true) }
+func (f *fake) Up(ctx context.Context, _ int) error { return f.turn(ctx, true) }
 func (f *fake) Down(ctx context.Context) error      { return f.turn(ctx, false) }
 func (f *fake) Look(context.Context) (cluster.Look, error) {
 	return cluster.LookOnline, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,10 +37,11 @@ func (d *Service) Probe(ctx context.Context) (bool, error) {
 	return look == cluster.LookOnline, nil
 }
 
-// Up starts it; if there is a monitor, it must say online before the limit.
-func (d *Service) Up(ctx context.Context) error {
+// Up starts it; if there is a monitor, it must say online before the limit. The program
+// is told in RESTART_COUNT which try it is: 0 is the first.
+func (d *Service) Up(ctx context.Context, try int) error {
 	if len(d.StartArgs) > 0 {
-		if _, err := run(ctx, d.StartArgs, []string{"RESTART_COUNT=0"}); err != nil {
+		if _, err := run(ctx, d.StartArgs, []string{"RESTART_COUNT=" + strconv.Itoa(try)}); err != nil {
 			return err
 		}
 	}
@@ -52,7 +54,7 @@ func (d *Service) Up(ctx context.Context) error {
 			return nil
 		}
 		if err == nil {
-			err = errors.New("it was started, and its monitor still says offline")
+			err = errors.New("its monitor still says offline")
 		}
 		select {
 		case <-ctx.Done():

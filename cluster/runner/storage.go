@@ -59,7 +59,7 @@ func (d *Resource) Probe(ctx context.Context) (bool, error) {
 }
 
 // Up promotes. While the peer is still primary, it is on its way down: tried again.
-func (d *Resource) Up(ctx context.Context) error {
+func (d *Resource) Up(ctx context.Context, _ int) error {
 	for {
 		// Asked before too: the peer may be down between the refusal and the question.
 		was := d.peerPrimary(ctx)
@@ -102,7 +102,8 @@ func (d *Resource) Down(ctx context.Context) error {
 	}
 }
 
-// Look is not used: a resource is followed by its status.
+// Look finds one that somebody promoted by hand: while it is up it is followed by its
+// status.
 func (d *Resource) Look(ctx context.Context) (cluster.Look, error) {
 	up, err := d.Probe(ctx)
 	if err != nil {

@@ -29,9 +29,13 @@ type group struct {
 	election *election // nil: external
 	watch    *crunner.Watch
 	keeper   *vip.Keeper // nil: no addresses
+	parts    int         // how many
 	limit    time.Duration
 	down     atomic.Bool // everything is down, at the end
 	moves    chan string // interfaces that the addresses are to move to
+
+	heard   string    // who advertised last; of the election's goroutine
+	heardAt time.Time // and was told to the machine then
 
 	mu          sync.Mutex
 	active      string // interface of the election
@@ -40,13 +44,15 @@ type group struct {
 	vipSince    time.Time
 	last        api.Change
 	transitions map[string]uint64
+	restarts    map[string]uint64 // of services, by name
+	violations  uint64
 }
 
 // watchEvery is the time between two looks at the replicas.
 const watchEvery = 250 * time.Millisecond
 
 func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
-	u := &group{s: s, conf: g, since: time.Now(), vipSince: time.Now(), moves: make(chan string, 1), transitions: map[string]uint64{}}
+	u := &group{s: s, conf: g, since: time.Now(), vipSince: time.Now(), moves: make(chan string, 1), transitions: map[string]uint64{}, restarts: map[string]uint64{}}
 	log := s.o.Log
 	cfg := u.electionConfig()
 	var decider crunner.Decider = person{}
@@ -65,25 +71,31 @@ func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
 		}
 		o := vip.Options{
 			Group: g.Name, Addresses: prefixes, Interfaces: g.Interfaces, Log: log, Lifetime: time.Duration(carpDown(g, cfg)),
-			Lost: func(p netip.Prefix) {
-				s.event("address", g.Name, p.String(), "", "it was taken away, and is put back")
-			},
+			Lost: u.onAddressLost,
 		}
 		if u.election != nil {
 			o.Ours, o.Rightful = u.election.ours, u.election.rightful
 		}
 		u.keeper = vip.New(o)
-		a = &address{u.keeper, len(prefixes), g.Interfaces, u.activeInterface}
+		a = &address{keeper: u.keeper, interfaces: g.Interfaces, active: u.activeInterface}
 	}
 	list, drivers := parts(g, st, a)
+	u.parts = len(list)
+	for _, v := range g.Services {
+		u.restarts[v.Name] = 0
+	}
 	u.limit = stopTimeout
 	for _, p := range list {
 		u.limit += time.Duration(p.DownLimit)
 	}
 	u.machine = crunner.New(crunner.Options{
-		Config:  cluster.Config{Name: g.Name, Parts: list, External: g.Election == conf.ElectionExternal},
+		Config: cluster.Config{
+			Name: g.Name, Parts: list, External: g.Election == conf.ElectionExternal, Parallel: g.Parallel, FailFast: g.Failfast,
+			Node: s.Node(), Nodes: g.Nodes, MasterHold: cluster.Duration(carpDown(g, cfg)),
+		},
 		Drivers: drivers, Decider: decider, Log: log, Changed: u.onGroup,
-		Failed: func(part, reason string) { s.event("part", part, "", "failed", reason) },
+		Failed:  func(part, reason string) { s.event("part", part, "", "failed", reason) },
+		Alarmed: u.onAlarm, Console: s.console,
 	})
 	u.watch = &crunner.Watch{
 		Group: u.machine, Storage: st, Resources: g.Resources, Every: watchEvery, Silence: s.vipd.HastdTimeout, Log: log,
@@ -126,7 +138,7 @@ func (u *group) newElection(cfg carp.Config) (*election, error) {
 				u.keeper.Announce()
 			}
 		},
-		Active: u.onActive,
+		Active: u.onActive, Heard: u.onAdvert,
 	}
 	// The slowest of the nodes may be the one that is master.
 	slowest := 0
@@ -252,7 +264,7 @@ func (u *group) move(ctx context.Context) {
 			}
 			if err := u.keeper.Up(ctx, name); err != nil {
 				u.s.o.Log.Error("the addresses could not be moved", "group", u.conf.Name, "from", was, "to", name, "reason", err)
-				u.machine.Tell(cluster.Event{Kind: cluster.EvLost, Part: len(u.machine.Status().Parts) - 1, Err: err.Error()})
+				u.machine.Tell(cluster.Event{Kind: cluster.EvLost, Part: u.parts - 1, Err: err.Error()})
 				continue
 			}
 			u.s.o.Log.Info("addresses moved", "group", u.conf.Name, "from", was, "to", name)
@@ -296,7 +308,7 @@ func (u *group) status() api.Group {
 	g := api.Group{
 		Name: u.conf.Name, State: strings.ToLower(st.State.String()), Since: u.since, Election: string(u.conf.Election), Elected: u.elected,
 		Nodes: slices.Clone(u.conf.Nodes), Fit: st.Fit, Standing: st.Standing, Frozen: st.Frozen, Disabled: st.Disabled,
-		Probed: st.Probed, Fault: st.Fault, Parts: []api.Part{},
+		Probed: st.Probed, AutoDisabled: st.AutoDisabled, Count: st.Count, Fault: st.Fault, Parts: []api.Part{},
 	}
 	switch {
 	case st.State == cluster.Online:
@@ -304,10 +316,14 @@ func (u *group) status() api.Group {
 	default:
 		g.Online = u.watch.PeerPrimary()
 	}
-	for _, p := range st.Parts {
+	for i, p := range st.Parts {
 		x := api.Part{Name: p.Name, Kind: p.Kind.String(), State: p.State, Reason: p.Reason}
-		if p.Kind == cluster.Address {
-			x.Address = u.conf.Addresses[0].CIDR.Addr().String()
+		x.Restarts = p.Restarts
+		if p.Stray {
+			x.State = "stray"
+		}
+		if n := i - (len(st.Parts) - len(u.conf.Addresses)); n >= 0 {
+			x.Address = u.conf.Addresses[n].CIDR.Addr().String()
 		}
 		g.Parts = append(g.Parts, x)
 		if g.Reason == "" && p.Reason != "" {

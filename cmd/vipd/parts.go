@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -18,8 +20,18 @@ import (
 const (
 	mountLimit   = 60 * time.Second // a journal may have to be read
 	unmountLimit = 30 * time.Second
-	demoteLimit  = 30 * time.Second
-	addressLimit = 5 * time.Second
+	// outsideEvery is the time between two looks whether somebody put up outside the
+	// controller what is down here; mountEvery whether a mount is still there. Neither
+	// starts a program.
+	outsideEvery = 2 * time.Second
+	mountEvery   = 5 * time.Second
+	lookLimit    = 5 * time.Second // of either
+	// addressRestarts is how often an address that somebody takes away is put back
+	// within addressReset.
+	addressRestarts = 3
+	addressReset    = 10 * time.Minute
+	demoteLimit     = 30 * time.Second
+	addressLimit    = 5 * time.Second
 	// promoteLimit comes on top of what the other node may take to go down.
 	promoteLimit = 30 * time.Second
 )
@@ -29,27 +41,37 @@ func parts(g *conf.Group, st crunner.Storage, a *address) ([]cluster.Part, []cru
 	var list []cluster.Part
 	var drivers []crunner.Driver
 	add := func(kind cluster.Kind, name string, up, down time.Duration, d crunner.Driver) *cluster.Part {
-		list = append(list, cluster.Part{Name: g.Name + "/" + kind.String() + "/" + name, Kind: kind, UpLimit: cluster.Duration(up), DownLimit: cluster.Duration(down)})
-		drivers = append(drivers, d)
+		p := cluster.Part{Name: g.Name + "/" + kind.String() + "/" + name, Kind: kind, UpLimit: cluster.Duration(up), DownLimit: cluster.Duration(down)}
+		if kind != cluster.Service {
+			p.OffInterval, p.MonitorLimit = cluster.Duration(outsideEvery), cluster.Duration(lookLimit)
+		}
+		list, drivers = append(list, p), append(drivers, d)
 		return &list[len(list)-1]
 	}
 	for _, name := range g.Resources {
 		add(cluster.Resource, name, promoteLimit, demoteLimit, &crunner.Resource{Name: name, Storage: st})
 	}
 	for _, m := range g.Mounts {
-		add(cluster.Mount, strings.TrimPrefix(m.Dir, "/"), mountLimit, unmountLimit, &crunner.Mount{Device: m.Device, Dir: m.Dir, Type: m.Type, Options: m.Options})
+		p := add(cluster.Mount, strings.TrimPrefix(m.Dir, "/"), mountLimit, unmountLimit, &crunner.Mount{Device: m.Device, Dir: m.Dir, Type: m.Type, Options: m.Options})
+		p.Interval = cluster.Duration(mountEvery)
 	}
 	for _, v := range inOrder(g.Services) {
 		p := add(cluster.Service, v.Name, v.StartTimeout, v.StopTimeout, &crunner.Service{
 			StartArgs: v.Start, StopArgs: v.Stop, MonitorArgs: v.Monitor, MonitorLimit: v.MonitorTimeout,
 		})
-		p.Optional = !v.Critical
+		p.Optional, p.FailFast, p.Watched = !v.Critical, v.Failfast, len(v.Start) == 0
+		p.RestartLimit, p.RestartReset = v.RestartLimit, cluster.Duration(v.RestartReset)
 		if len(v.Monitor) > 0 {
 			p.Interval, p.MonitorLimit = cluster.Duration(v.Interval), cluster.Duration(v.MonitorTimeout)
 		}
 	}
-	if len(g.Addresses) > 0 {
-		add(cluster.Address, addressName(g), a.keeper.Lifetime()+addressLimit, addressLimit, a)
+	// One keeper has all the addresses: the first part puts all up, the last one takes
+	// all down, and each has a name and is looked at for itself.
+	for i := range g.Addresses {
+		one := *a
+		one.prefix = g.Addresses[i].CIDR
+		p := add(cluster.Address, addressName(&g.Addresses[i]), a.keeper.Lifetime()+addressLimit, addressLimit, &one)
+		p.RestartLimit, p.RestartReset = addressRestarts, cluster.Duration(addressReset)
 	}
 	// A promotion waits until the other node is down.
 	var down cluster.Duration
@@ -64,12 +86,17 @@ func parts(g *conf.Group, st crunner.Storage, a *address) ([]cluster.Part, []cru
 	return list, drivers
 }
 
-// addressName is what a group's addresses are called: they go up and down as one.
-func addressName(g *conf.Group) string {
-	if a := g.Addresses[0]; a.Name != "" {
-		return a.Name
+// addressName is what an address is called.
+func addressName(a *conf.Address) string { return cmp.Or(a.Name, a.CIDR.Addr().String()) }
+
+// addressPart is the index of an address among the parts: they are the last ones.
+func addressPart(g *conf.Group, parts int, p netip.Prefix) int {
+	for i := range g.Addresses {
+		if g.Addresses[i].CIDR == p {
+			return parts - len(g.Addresses) + i
+		}
 	}
-	return g.Addresses[0].CIDR.Addr().String()
+	return parts - 1
 }
 
 // inOrder puts services behind those that they require. There is no circle: the
@@ -96,10 +123,11 @@ func inOrder(services []conf.Service) []conf.Service {
 	return out
 }
 
-// address puts the addresses of a group on the interface that the election uses.
+// address puts the addresses of a group on the interface that the election uses, and
+// looks after one of them.
 type address struct {
 	keeper     *vip.Keeper
-	count      int
+	prefix     netip.Prefix
 	interfaces []string
 	active     func() string // "" if the election has none, or there is none
 }
@@ -120,21 +148,16 @@ func (a *address) on() (string, error) {
 	return "", fmt.Errorf("none of the interfaces %v has a link", a.interfaces)
 }
 
-// Probe says whether all addresses are there.
+// Probe says whether the address is there.
 func (a *address) Probe(context.Context) (bool, error) {
 	found, err := a.keeper.Present()
-	if err != nil {
-		return false, err
-	}
-	if n := len(found); n != 0 && n != a.count {
-		return false, fmt.Errorf("%d of %d addresses are there", n, a.count)
-	}
-	return len(found) > 0, nil
+	_, ok := found[a.prefix]
+	return ok, err
 }
 
 // Up sets the addresses. Somebody who has one is given time: a node that died
 // keeps it for its lifetime; who has it then is a stranger.
-func (a *address) Up(ctx context.Context) error {
+func (a *address) Up(ctx context.Context, _ int) error {
 	end := time.Now().Add(a.keeper.Lifetime() + time.Second)
 	for {
 		name, err := a.on()
@@ -156,7 +179,15 @@ func (a *address) Up(ctx context.Context) error {
 // Down takes them away.
 func (a *address) Down(context.Context) error { return a.keeper.Down() }
 
-// Look is not used: the keeper notices what is taken away.
+// Look finds one that somebody set by hand: while it is up, the keeper notices if it is
+// taken away.
 func (a *address) Look(ctx context.Context) (cluster.Look, error) {
-	return cluster.LookUnknown, nil
+	up, err := a.Probe(ctx)
+	switch {
+	case err != nil:
+		return cluster.LookUnknown, err
+	case up:
+		return cluster.LookOnline, nil
+	}
+	return cluster.LookOffline, nil
 }

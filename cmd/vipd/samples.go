@@ -12,7 +12,7 @@ func (s *server) GroupSamples() []metrics.GroupSample {
 	for _, u := range s.groups {
 		x := metrics.GroupSample{Node: s.Node(), Group: u.status(), VIP: u.vip()}
 		u.mu.Lock()
-		x.Transitions = maps.Clone(u.transitions)
+		x.Transitions, x.Restarts, x.Violations = maps.Clone(u.transitions), maps.Clone(u.restarts), u.violations
 		u.mu.Unlock()
 		list = append(list, x)
 	}

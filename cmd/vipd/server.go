@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hastd/cluster"
+	crunner "hastd/cluster/runner"
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/build"
 	"hastd/cmd/internal/daemon"
@@ -29,6 +30,7 @@ type server struct {
 	ctx     context.Context // ends when the daemon stops
 	cancel  context.CancelFunc
 	groups  []*group // in the order of the configuration
+	console crunner.Console
 	wg      sync.WaitGroup
 
 	reloading sync.Mutex // one reload at a time
@@ -46,7 +48,7 @@ func start(o daemon.Setup) (*server, error) {
 			`quorum = "majority" is not there yet: vipd starts no group without the vote that it asks for`)
 	}
 	hastd, vipd := o.Conf.Effective(o.Node)
-	s := &server{o: o, vipd: vipd, servers: daemon.Servers{Log: o.Log}}
+	s := &server{o: o, vipd: vipd, console: crunner.SystemConsole{}, servers: daemon.Servers{Log: o.Log}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, w := range o.Conf.Warnings {
 		o.Log.Warn(w)

@@ -61,11 +61,12 @@ func newNode(t *testing.T, cluster string) *node {
 [[group.data.service]]
 name = %q
 requires = [%s]
-start = ["/bin/sh", "-c", "test ! -e %[3]s.bad && touch %[3]s && echo +%[1]s >>%[4]s"]
+start = ["/bin/sh", "-c", "test ! -e %[3]s.bad && touch %[3]s && echo +%[1]s${RESTART_COUNT#0} >>%[4]s"]
 stop = ["/bin/sh", "-c", "rm -f %[3]s; echo -%[1]s >>%[4]s"]
 monitor = ["/bin/sh", "-c", "test -e %[3]s && exit 110; exit 100"]
 interval = "1s"
 start-timeout = "1s"
+restart-limit = 2
 `, name, requires, f, n.path("told"))
 	}
 	text := fmt.Sprintf(`[cluster]
@@ -157,13 +158,23 @@ func TestGroupIsOrdered(t *testing.T) {
 	if _, err := n.order("unfreeze"); err != nil {
 		t.Error(err)
 	}
-	// A service that is gone takes the group down, until it is cleared.
+	// A service that is gone is put up again here.
+	os.Remove(n.path("db"))
+	n.wait("it is put up again", func(g api.Group) bool { return g.State == "online" && g.Parts[0].Restarts == 1 })
+	if got := n.told(); got != "-db +db1" {
+		t.Errorf("a restart: %s", got)
+	}
+	// When that is of no use, it takes the group down, until it is cleared.
 	os.WriteFile(n.path("db.bad"), nil, 0o600)
 	os.Remove(n.path("db"))
 	g := n.wait("the fault is noticed", func(g api.Group) bool { return g.State == "faulted" })
-	if !strings.HasPrefix(g.Fault, "data/service/db:") || n.told() != "-web -db" {
+	if !strings.HasPrefix(g.Fault, "data/service/db:") || g.Parts[0].Restarts != 0 {
 		t.Errorf("%+v", g)
 	}
+	if got := n.told(); got != "-db -web -db" {
+		t.Errorf("the limit of restarts: %s", got)
+	}
+	n.scrape(`hast_service_restarts_total{group="data",service="db"} 2`)
 	if _, err := n.c.Order(context.Background(), "data", "clear", api.ClearRequest{Part: "web"}); exit.CodeOf(err) != exit.Usage {
 		t.Errorf("clear of a part that is well: %v", err)
 	}
@@ -202,18 +213,26 @@ func TestVipdThatWasKilledLeavesAWholeGroup(t *testing.T) {
 func TestVipdServesMetrics(t *testing.T) {
 	n := newNode(t, "")
 	n.run()
-	for path, want := range map[string]string{"/metrics": `hast_group_state{group="data",node="alpha",state="offline"} 1`, "/healthz": "ok"} {
-		r, err := http.Get("http://" + n.http + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, _ := io.ReadAll(r.Body)
-		r.Body.Close()
-		if r.StatusCode != 200 || !strings.Contains(string(b), want) {
-			t.Errorf("%s: %s", path, b)
-		}
+	n.scrape(`hast_group_state{group="data",node="alpha",state="offline"} 1`)
+	n.get("/healthz", "ok")
+}
+
+func (n *node) scrape(want string) {
+	n.t.Helper()
+	n.get("/metrics", want)
+}
+
+func (n *node) get(path, want string) {
+	n.t.Helper()
+	defer http.DefaultClient.CloseIdleConnections()
+	r, err := http.Get("http://" + n.http + path)
+	if err != nil {
+		n.t.Fatal(err)
 	}
-	http.DefaultClient.CloseIdleConnections()
+	defer r.Body.Close()
+	if b, _ := io.ReadAll(r.Body); r.StatusCode != 200 || !strings.Contains(string(b), want) {
+		n.t.Errorf("%s has no %s: %s", path, want, b)
+	}
 }
 
 func TestVipdReload(t *testing.T) {

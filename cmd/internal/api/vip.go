@@ -27,18 +27,24 @@ type Group struct {
 	Frozen   bool      `json:"frozen"`   // by order: nothing changes
 	Disabled bool      `json:"disabled"` // by order: it takes no part
 	Probed   bool      `json:"probed"`   // every part was looked at
-	Fault    string    `json:"fault"`    // why it left the field here
-	Parts    []Part    `json:"parts"`    // in the order of going up
+	// AutoDisabled says that the group is not taken over here: unprobed, or nobody
+	// knows what a lost peer does.
+	AutoDisabled bool   `json:"autodisabled"`
+	Count        int    `json:"count"` // on how many nodes it is online or partial, as far as this node knows
+	Fault        string `json:"fault"` // why it left the field here
+	Parts        []Part `json:"parts"` // in the order of going up
 }
 
 // Part is one thing of a group.
 type Part struct {
 	Name   string `json:"name"`  // GROUP/KIND/NAME
 	Kind   string `json:"kind"`  // resource mount service address
-	State  string `json:"state"` // unknown down starting up stopping stuck failed
+	State  string `json:"state"` // unknown down starting up stopping stuck failed stray
 	Reason string `json:"reason"`
 	// Address is the bare address of an address; its name may be another.
 	Address string `json:"address"`
+	// Restarts is how often it was put up again here since it was last stable.
+	Restarts int `json:"restarts"`
 }
 
 // VIPs is vipd's answer to GET /v1/vip: the elections of this node.

@@ -16,6 +16,8 @@ type GroupSample struct {
 	Group       api.Group
 	VIP         api.VIP
 	Transitions map[string]uint64 // of the election, by the new state
+	Restarts    map[string]uint64 // by service
+	Violations  uint64
 }
 
 // GroupSource gives the samples of all groups.
@@ -38,12 +40,15 @@ var (
 	vipTransitions = prometheus.NewDesc("hast_vip_transitions_total", "Changes of this node's state in the group's election, by the new state.", []string{"group", "to"}, nil)
 	vipAdverts     = prometheus.NewDesc("hast_vip_adverts_total", "Packets of the group's election: sent, and received and believed.", []string{"group", "direction"}, nil)
 	vipRefused     = prometheus.NewDesc("hast_vip_adverts_refused_total", "Packets of the group's election that were not believed, by cause.", []string{"group", "cause"}, nil)
+	groupCount     = prometheus.NewDesc("hast_group_online_nodes", "On how many nodes the group is online or partial, as far as this node knows.", []string{"group"}, nil)
+	violations     = prometheus.NewDesc("hast_concurrency_violations_total", "Times that a failover group was found up on more than one node.", []string{"group"}, nil)
+	restarts       = prometheus.NewDesc("hast_service_restarts_total", "Local restarts of a service that failed.", []string{"group", "service"}, nil)
 	groupState     = prometheus.NewDesc("hast_group_state", "Whether the group is in this state on this node.", []string{"group", "node", "state"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *GroupCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{vipdInfo, vipState, vipTransitions, vipAdverts, vipRefused, groupState} {
+	for _, d := range []*prometheus.Desc{vipdInfo, vipState, vipTransitions, vipAdverts, vipRefused, groupState, groupCount, violations, restarts} {
 		ch <- d
 	}
 }
@@ -59,6 +64,11 @@ func (c *GroupCollector) Collect(ch chan<- prometheus.Metric) {
 		name := s.Group.Name
 		for _, state := range groupStates {
 			send(groupState, prometheus.GaugeValue, truth(state == s.Group.State), name, s.Node, state)
+		}
+		send(groupCount, prometheus.GaugeValue, float64(s.Group.Count), name)
+		send(violations, prometheus.CounterValue, float64(s.Violations), name)
+		for _, service := range slices.Sorted(maps.Keys(s.Restarts)) {
+			send(restarts, prometheus.CounterValue, float64(s.Restarts[service]), name, service)
 		}
 		if s.VIP.State == "" {
 			continue // somebody else decides

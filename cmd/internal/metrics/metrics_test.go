@@ -62,7 +62,7 @@ func (f fixedGroups) GroupSamples() []GroupSample { return f }
 
 func groupSamples() fixedGroups {
 	return fixedGroups{
-		{Node: "alpha", Group: api.Group{Name: "data", State: "online"}, Transitions: map[string]uint64{"backup": 2, "master": 1},
+		{Node: "alpha", Group: api.Group{Name: "data", State: "online", Count: 1}, Violations: 1, Restarts: map[string]uint64{"app": 3, "db": 0}, Transitions: map[string]uint64{"backup": 2, "master": 1},
 			VIP: api.VIP{State: "master", Adverts: api.Adverts{Sent: 10, Received: 3, Refused: map[string]uint64{"auth": 2, "ttl": 0}}}},
 		{Node: "alpha", Group: api.Group{Name: "batch", State: "faulted"}}, // its election is external
 	}
