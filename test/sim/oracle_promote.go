@@ -54,7 +54,10 @@ func (n *node) oracleCommand(c *replicate.Command) {
 	switch c.Kind {
 	case replicate.CmdRecover:
 		n.recovering = true
+	case replicate.CmdDisconnect:
+		n.sleep = sleeper{} // by order: the peer is not asked for
 	case replicate.CmdResume:
+		n.sleep = sleeper{} // by order: it goes on alone
 		if c.WithError {
 			n.w.eioOK = true
 		}
