@@ -41,6 +41,7 @@ type Options struct {
 	Service     string        // address of the group; default ServiceAddress
 	Also        string        // another address of the group
 	Bare        bool          // the group has no address
+	OnDevice    string        // what the group has on DeviceResource: "", "ext4" or "postgresql"
 	Standby     bool          // a second interface in the LAN; replication has a cable of its own
 }
 
@@ -203,7 +204,7 @@ provider-path = "{{.Device}}"
 {{end}}{{end}}
 {{if .O.Group}}[group.data]
 nodes       = ["alpha", "bravo"]
-resources   = ["data"]
+resources   = ["data"{{if .O.Device}}, "device"{{end}}]
 election    = "{{.O.Election}}"
 pass-file   = "{{.Pass}}"
 {{if eq .O.Election "vrrp"}}advert-interval = "{{.O.Interval}}"
@@ -217,7 +218,18 @@ start    = ["/usr/bin/touch", "{{.App}}"]
 stop     = ["/usr/bin/rm", "-f", "{{.App}}"]
 monitor  = ["/bin/sh", "-c", "test -e {{.App}} && exit 110; exit 100"]
 interval = "1s"
-{{end}}`))
+{{if .O.OnDevice}}
+[[group.data.mount]]
+device = "{{.OnDevice}}"
+dir    = "{{.Dir}}"
+type   = "ext4"
+{{end}}{{if eq .O.OnDevice "postgresql"}}
+[[group.data.service]]
+name    = "db"
+start   = ["/bin/sh", "{{.Database}}", "start"]
+stop    = ["/bin/sh", "{{.Database}}", "stop"]
+monitor = ["/bin/sh", "{{.Database}}", "monitor"]
+{{end}}{{end}}`))
 
 // WriteConfig writes the configuration that a node reads.
 func (l *Lab) WriteConfig(n *Node) error {
@@ -232,10 +244,11 @@ func (l *Lab) WriteConfig(n *Node) error {
 		O     Options
 		Nodes []node
 		// Of the group. The service's path differs on the nodes, which share files.
-		Pass, App       string
-		Links, Services []string
+		Pass, App               string
+		OnDevice, Dir, Database string
+		Links, Services         []string
 	}{Key: filepath.Join(l.o.Dir, "cluster.key"), Port: port, O: l.o, Pass: filepath.Join(l.o.Dir, "carp.pass"),
-		App: n.App(), Links: []string{linkName}, Services: []string{prefixed(l.o.Service)}}
+		App: n.App(), OnDevice: n.Device(), Dir: n.Mount(), Database: n.path("database"), Links: []string{linkName}, Services: []string{prefixed(l.o.Service)}}
 	if l.o.Also != "" {
 		data.Services = append(data.Services, prefixed(l.o.Also))
 	}

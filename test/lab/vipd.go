@@ -40,6 +40,9 @@ func (n *Node) VipdControl() string { return n.path("vipd.sock") }
 // App is the file that stands for the group's service while it runs.
 func (n *Node) App() string { return n.path("app") }
 
+// Mount is where the group mounts its filesystem on the node, if it has one.
+func (n *Node) Mount() string { return n.path("mnt") }
+
 // VipdLog is everything the controller has logged.
 func (n *Node) VipdLog() string {
 	b, _ := os.ReadFile(n.path("vipd.log"))
