@@ -39,8 +39,6 @@ func help(what string) error {
 		}
 		fmt.Println("ready")
 		return nil
-	case "dirty":
-		return dirty(words[1], words[2])
 	case "idle":
 		return idleConnections(words[1], 1000)
 	}

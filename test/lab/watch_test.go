@@ -23,19 +23,35 @@ type writer struct {
 	last  string
 }
 
+// verified is the writer's last word, after it has read everything back.
+const verified = "verified"
+
+// writerProgram builds the writer, once for a test binary, and never with the race
+// detector.
+func writerProgram(t testing.TB) string {
+	t.Helper()
+	needPrograms(t)
+	path := filepath.Join(programsDir, "labdirty")
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	cmd := exec.Command("go", "build", "-o", path, "hastd/test/lab/cmd/labdirty")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building the writer: %v\n%s", err, out)
+	}
+	return path
+}
+
 // startWriter lets a process write total bytes below dir, in a cgroup if there is
 // one.
 func startWriter(t testing.TB, c *Cgroup, dir string, total int64) *writer {
 	t.Helper()
-	argv := []string{"/proc/self/exe"}
-	if exe, err := os.Executable(); err == nil {
-		argv[0] = exe
-	}
+	argv := []string{writerProgram(t), dir, strconv.FormatInt(total, 10)}
 	if c != nil {
 		argv = c.Command(argv...)
 	}
 	w := &writer{TB: t, cmd: exec.Command(argv[0], argv[1:]...), said: make(chan string, 16), ended: make(chan error, 1)}
-	w.cmd.Env = append(os.Environ(), helperEnv+"=dirty\t"+dir+"\t"+strconv.FormatInt(total, 10))
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := w.cmd.StdoutPipe()
 	must(t, err)

@@ -1,17 +1,34 @@
-package lab
+// Command labdirty is the writer of the lab's reclaim tests. It keeps as much of the
+// page cache dirty as the kernel lets it, by write and by mmap, and makes some of it
+// durable now and then.
+//
+//	labdirty FOLDER BYTES
+//
+// It is a program of its own so that a cgroup has room for nothing but it and its
+// pages: the race detector's memory, in a test binary, would be most of a small one.
+package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"path/filepath"
 	"strconv"
 	"syscall"
 )
 
-// The writer of the reclaim tests: a process of its own, so that it can be put
-// into a cgroup. It keeps as much of the page cache dirty as the kernel lets it,
-// by write and by mmap, and makes some of it durable now and then.
+func main() {
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "labdirty: give it a folder and how many bytes to write")
+		os.Exit(2)
+	}
+	if err := dirty(os.Args[1], os.Args[2]); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+}
 
 const (
 	dirtyFiles    = 6
@@ -94,11 +111,25 @@ const (
 	fadviseDontNeed = 4
 )
 
+// blockSize is how much of a chunk has a tag of its own.
+const blockSize = 4096
+
 // dirtyContent is what a chunk holds: every block has its own tag.
 func dirtyContent(file, chunk, gen int) []byte {
-	b := make([]byte, 0, dirtyChunk)
-	for len(b) < dirtyChunk {
-		b = append(b, content(fmt.Sprint("f", file, "c", chunk, "g", gen, "b", len(b)))...)
+	b := make([]byte, dirtyChunk)
+	for off := 0; off < len(b); off += blockSize {
+		tag := fmt.Sprint("f", file, "c", chunk, "g", gen, "b", off)
+		h := fnv.New64a()
+		h.Write([]byte(tag))
+		x := h.Sum64() | 1 // of zero nothing else would come
+		block := b[off : off+blockSize]
+		for i := 0; i < len(block); i += 8 {
+			x ^= x << 13
+			x ^= x >> 7
+			x ^= x << 17
+			binary.LittleEndian.PutUint64(block[i:], x)
+		}
+		copy(block, tag)
 	}
 	return b
 }
