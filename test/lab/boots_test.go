@@ -23,6 +23,7 @@ const (
 // instant. In the end one serves, nothing is lost, nothing split. LAB_BOOTS=10 repeats
 // it.
 func TestBootsOverAFlappingLink(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, Options{Group: true, LAN: true, Size: 32 << 20, Seed: *seedFlag})
 	f, err := StartFailovers(background(t), l, *seedFlag)
 	must(t, err)

@@ -106,6 +106,7 @@ type extent struct{ Offset, Length, Type int64 }
 const extentHole = 3
 
 func TestClientsNbdinfo(t *testing.T) {
+	t.Parallel()
 	needTools(t, "nbdinfo", "qemu-img", "qemu-io")
 	// Plain files: their filesystem knows holes.
 	p := newPair(t, Options{Size: 64 << 20, Relay: true, Plain: true})
@@ -179,6 +180,7 @@ func image(t testing.TB, path string, size int64) {
 }
 
 func TestClientsCopy(t *testing.T) {
+	t.Parallel()
 	needTools(t, "nbdcopy", "qemu-img")
 	p := newPair(t, Options{Size: 64 << 20})
 	p.together()
@@ -211,6 +213,7 @@ func TestClientsCopy(t *testing.T) {
 }
 
 func TestClientsQemuIO(t *testing.T) {
+	t.Parallel()
 	needTools(t, "qemu-io")
 	p := newPair(t, Options{Size: 64 << 20})
 	p.together()
@@ -274,6 +277,7 @@ func (p *pair) fio(n *Node, seed int, more ...string) (written, read int64) {
 const fioSize = 16 << 20
 
 func TestClientsFioVerify(t *testing.T) {
+	t.Parallel()
 	needTools(t, "fio")
 	p := newPair(t, Options{Size: 64 << 20})
 	p.together()
@@ -289,6 +293,7 @@ func TestClientsFioVerify(t *testing.T) {
 // TestClientsFioFailover: what fio wrote and flushed through a primary that was
 // killed, fio verifies through its successor.
 func TestClientsFioFailover(t *testing.T) {
+	t.Parallel()
 	needTools(t, "fio", "qemu-io")
 	p := newPair(t, Options{Size: 64 << 20})
 	p.together()
@@ -424,6 +429,7 @@ func writeFile(t testing.TB, path string, size int) [sha256.Size]byte {
 // TestClientsFilesystem: a filesystem moves from one node to the other, with what
 // it gave back to the disk.
 func TestClientsFilesystem(t *testing.T) {
+	t.Parallel()
 	needTools(t, "mkfs.ext4", "fsck.ext4", "mount", "umount", "fstrim")
 	p := newFUSEPair(t, Options{Size: 128 << 20})
 	p.ok(p.CreateAndStart("--assume-clean"))

@@ -237,6 +237,7 @@ func (c *creating) counts(from string, args ...string) map[disk.Op]int {
 }
 
 func TestCreateWithEveryOperationFailing(t *testing.T) {
+	t.Parallel()
 	c := newCreating(t)
 	cases := 0
 	for _, row := range []struct {

@@ -307,6 +307,7 @@ func draw(rng *rand.Rand, counts map[everyAt]int) everyAt {
 }
 
 func TestOperationsFail(t *testing.T) {
+	t.Parallel()
 	cases, seed, span := everySample, uint64(1), everyTime
 	for env, set := range map[string]func(n uint64){"LAB_EVERY": func(n uint64) { cases, span = int(n), 24*time.Hour }, "LAB_SEED": func(n uint64) { seed = n }} {
 		if v := os.Getenv(env); v != "" {

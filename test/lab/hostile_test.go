@@ -156,6 +156,7 @@ const maxGrowth = 16 << 20
 // TestHostileInput: whatever strangers send, the service goes on, and the memory
 // of each daemon stays where it was.
 func TestHostileInput(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, Options{LogLevel: "info"})
 	p.together()
 	p.writeMany(p.a, 0, 8<<20, "warm") // buffers are touched before the first look
@@ -209,6 +210,7 @@ func TestHostileInput(t *testing.T) {
 // TestWrongKey: a peer with another key is refused, says so, and the primary goes
 // on; with the right key they find each other again.
 func TestWrongKey(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, Options{})
 	p.together()
 	p.ok(p.b.Stop())

@@ -45,6 +45,7 @@ const linearLap = 8
 // TestLinearPair judges what clients of a real pair saw through faults (test/linear):
 // LINEAR_ROUNDS=n for n faults, LAB_SEED=n for others.
 func TestLinearPair(t *testing.T) {
+	t.Parallel()
 	rounds := int(envInt("LINEAR_ROUNDS", linearLap))
 	rng := rand.New(rand.NewPCG(*seedFlag, 0x6c696e))
 	var plan []int

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,13 @@ import (
 // helperEnv makes the test binary a helper that runs on a node of a network.
 const helperEnv = "LAB_TEST_HELPER"
 
+// atOnce is how many tests run at the same time, of those that say t.Parallel. They
+// mostly wait, but each has two daemons, two disks and a load: more of them than
+// processors would make each other's time limits meaningless. A test without it runs
+// alone: one that measures pauses, memory or processor time, or allows less than 2 s
+// for something.
+const atOnce = "2"
+
 func TestMain(m *testing.M) {
 	if what := os.Getenv(helperEnv); what != "" {
 		if err := help(what); err != nil {
@@ -22,6 +30,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	flag.Set("test.parallel", atOnce) // the command line, which is read later, may say otherwise
 	code := m.Run()
 	if programsDir != "" {
 		os.RemoveAll(programsDir)

@@ -11,6 +11,7 @@ import (
 // service to the other node and leaves the bad disk where it is. The new primary
 // must serve without a pause, however long that lasts.
 func TestPrimaryBesideFailedDisk(t *testing.T) {
+	t.Parallel()
 	const (
 		watched = 15 * time.Second
 		longest = 3 * time.Second // of a write; the daemon's time-out is one second

@@ -44,6 +44,7 @@ func faultPlan(n int, seed uint64, only string) []Fault {
 // 2,000 acknowledged writes in each round, every promise kept, both replicas
 // identical at its end.
 func TestRounds(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, Options{Seed: *seedFlag})
 	r, err := StartRounds(background(t), RoundsOptions{Lab: l, Seed: *seedFlag, Acked: 2000})
 	must(t, err)

@@ -90,6 +90,7 @@ func has(list []string, word string) bool {
 }
 
 func TestScenarios(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		row  int
 		name string

@@ -12,13 +12,17 @@ import (
 // a device of 1 GiB, the sync sends little more than those blocks and reads
 // little of the disks.
 func TestSyncTraffic(t *testing.T) {
+	t.Parallel()
 	const (
 		deviceSize = 1 << 30
 		blocks     = 1000
 		changed    = blocks * BlockSize
 	)
 	p := newPair(t, Options{Size: deviceSize + 64<<20, Seed: *seedFlag})
-	p.together()
+	p.ok(p.CreateAndStart("--assume-clean")) // of two files without a byte: a comparison of 1 GiB would say nothing
+	p.ok(p.AwaitConnected(waitLimit))
+	p.promote(p.a)
+	p.ok(p.AwaitComplete(waitLimit))
 	c := p.open(p.a)
 	if c.Size < deviceSize {
 		t.Fatalf("the device has %d bytes, want 1 GiB", c.Size)

@@ -46,6 +46,7 @@ func wantAlone(t *testing.T, l *Lab, n *Node) {
 // switch by hand, a controller that is started again, the death of both daemons of
 // the master, an orderly end.
 func TestGroupFailsOver(t *testing.T) {
+	t.Parallel()
 	l := newGroupLab(t, "carp")
 	on := owner(t, l, 20*time.Second)
 	if on.Side != Alpha {
@@ -130,6 +131,7 @@ func TestGroupFailsOver(t *testing.T) {
 // and lost its power. Both come back at once while the link comes and goes: each may
 // be elected for an instant, what bravo has is never served, and nothing splits.
 func TestGroupsBootTogetherOverAFlappingLink(t *testing.T) {
+	t.Parallel()
 	l := newGroupLab(t, "carp")
 	alpha, bravo := l.Nodes[0], l.Nodes[1]
 	if on := owner(t, l, 20*time.Second); on != alpha {
