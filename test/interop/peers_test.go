@@ -132,7 +132,8 @@ func TestKeepalived(t *testing.T) {
 // A dead node's kernel still answers for the address: it is one of the cluster's.
 func announcedOver(t *testing.T, p *process) {
 	t.Helper()
-	if !strings.Contains(p.output(), "announcing over it") {
+	// The address is there before it was probed for.
+	if _, said := within(5*time.Second, func() bool { return strings.Contains(p.output(), "announcing over it") }); !said {
 		t.Error("the dead node's kernel still has the address, and nothing is said of it")
 	}
 }
