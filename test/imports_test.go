@@ -15,7 +15,7 @@ const module = "hastd"
 
 // pure are the packages whose behaviour follows from their arguments alone. That
 // is what lets test/sim replay a whole pair from one seed.
-var pure = []string{"replicate", "metadata", "carp", "cluster", "cluster/beat"}
+var pure = []string{"replicate", "metadata", "carp", "cluster", "cluster/beat", "cluster/view"}
 
 // mayImport says what each production package may import of this module. A new
 // package needs a line here: that is the moment to ask where it belongs.
@@ -34,14 +34,17 @@ var mayImport = map[string][]string{
 	"cluster":          nil,
 	"cluster/beat":     nil,
 	"cluster/runner":   {"cluster"},
+
+	"cluster/view":       nil,
+	"cluster/view/store": {"cluster/view"},
 }
 
 // judges are the tests that stand outside: what they must not know, lest they
 // believe the product instead of checking it.
 var judges = map[string][]string{
-	"test/lab":     {},                        // uses the programs only
-	"test/contrib": {"test/lab"},              // uses the scripts and the programs only
-	"test/sim":     {"replicate", "metadata"}, // is a shell around the pure packages
+	"test/lab":     {},                                        // uses the programs only
+	"test/contrib": {"test/lab"},                              // uses the scripts and the programs only
+	"test/sim":     {"replicate", "metadata", "cluster/view"}, // is a shell around the pure packages
 }
 
 // harmless is the standard library without files, clocks, chance and concurrency.

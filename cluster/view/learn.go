@@ -1,0 +1,107 @@
+package view
+
+// start takes over what was stored. A node that finds nothing is a new one.
+func (m *Machine) start(s Start) {
+	m.ph = idle
+	switch {
+	case s.Stored == nil:
+		m.fresh()
+	case s.Stored.Node != m.cfg.Self:
+		m.fresh()
+		m.report(Wiped, m.cfg.Self, "the stored state is node %d's", s.Stored.Node)
+	case s.Stored.View.stamp().Number() < s.Floor:
+		m.fresh()
+		m.report(Wiped, m.cfg.Self, "the stored state ends at view %s; this node has known %d.%d", s.Stored.View.stamp(), s.Floor>>32, uint32(s.Floor))
+	default:
+		m.st = *s.Stored
+		m.st.Seen = nil
+		for _, x := range s.Stored.Seen { // of nodes that are still configured
+			if m.others[x.Node] != nil {
+				m.st.Seen = append(m.st.Seen, x)
+			}
+		}
+		m.changed() // a copy taken before this start is older than what is sent now
+	}
+	m.emit(Known{m.st.View.stamp().Number()})
+}
+
+// fresh makes this node one that nobody knows and that knows nothing.
+func (m *Machine) fresh() {
+	m.st = State{Node: m.cfg.Self, Inc: Incarnation(m.random() | 1)} // never 0
+	m.changed()
+}
+
+// restored ends this incarnation: somebody saw a later state of it than there is.
+func (m *Machine) restored(from NodeID, serial uint64) {
+	was := m.st.Serial
+	m.fresh()
+	m.ph, m.up, m.force, m.askAt = idle, false, nil, 0
+	clear(m.holds)
+	m.report(Wiped, m.cfg.Self, "node %d saw change %d of this node's state, which ends at %d: it was put back from an older copy", from, serial, was)
+	m.emit(Learned{View: &View{}})
+}
+
+// learn takes a newer committed view over. What an own proposal held for is decided
+// with it: the resource is held for who is in sync in this view.
+func (m *Machine) learn(v *View) {
+	if m.force != nil {
+		m.report(ForceFailed, m.cfg.Self, "view %s was learned meanwhile: order it again if it is still needed", v.Stamp)
+		m.force = nil
+	}
+	old := m.st.View
+	m.st.View, m.st.Prom, m.st.Acc = v, Round{}, nil
+	m.changed()
+	m.ph, m.askAt, m.tries, m.waits = idle, 0, 0, ""
+	m.up = v.names(m.cfg.Self, m.st.Inc)
+	var mine []Grant
+	for i := range v.Resources {
+		r := &v.Resources[i]
+		h := m.stake(r.Name)
+		if !m.up || r.Owner != m.cfg.Self {
+			*h = stake{}
+			continue
+		}
+		if !h.primary {
+			h.synced, h.drop = 0, false
+		}
+		p := r.peer(m.cfg.Self)
+		h.primary, h.hold, h.awaited = true, r.InSync.Has(p), false
+		if !h.hold {
+			h.drop = false
+		}
+		g := Grant{Resource: r.Name, Peer: p, Hold: h.hold}
+		if pm := v.Member(p); pm != nil {
+			g.PeerInc = pm.Inc
+		}
+		mine = append(mine, g)
+	}
+	for name := range m.holds {
+		if v.Resource(name) == nil {
+			delete(m.holds, name)
+		}
+	}
+	m.granted(v)
+	m.emit(Learned{v, mine})
+	if old != nil && old.Stamp.Era != v.Stamp.Era && v.Origin.By != m.cfg.Self {
+		m.report(Gone, v.Origin.By, "a person began era %d on node %d (%s): what was done apart from it since view %s is not part of it", v.Stamp.Era, v.Origin.By, v.Origin.How, old.Stamp)
+	}
+}
+
+// granted drops the wishes that a view fulfils, or that it makes impossible.
+func (m *Machine) granted(v *View) {
+	for name, w := range m.moves {
+		r := v.Resource(name)
+		if r == nil || w.Force && r.Forced && r.Owner == m.cfg.Self || !w.Force && (r.Owner == w.To || !r.InSync.Has(w.To)) {
+			delete(m.moves, name)
+		}
+	}
+	for _, name := range sortedKeys(m.groups) {
+		now := v.Group(name)
+		if now == "" && len(v.Groups) == MaxGroups {
+			m.report(Refused, m.cfg.Self, "group %s: %d groups have a state, which is the most", name, MaxGroups)
+		} else if now != m.groups[name] {
+			continue
+		}
+		delete(m.groups, name)
+	}
+}
