@@ -1,0 +1,167 @@
+package views
+
+import (
+	"strings"
+
+	"hastd/cluster/view"
+)
+
+// oracleServes: faults have stopped. A quorum with a replica in sync serves within the
+// bound; without one a person decides, and then it does.
+func (w *World) oracleServes() {
+	began := w.now
+	helped := false
+	for end := w.now + view.Instant(healTime); w.bad == nil && !w.serves(); w.runFor(100 * millisecond) {
+		if w.now < end {
+			continue
+		}
+		why := w.needsHelp()
+		if why == "" {
+			w.violate("live", "not served %ds after faults stopped\n%s", healTime/second, w.status())
+			return
+		}
+		helped = true
+		w.count("help: " + why)
+		w.tracef("HELP: %s", why)
+		w.help(why)
+		end = w.now + view.Instant(helpedTime)
+		if w.books.helps++; w.books.helps > 4*len(w.nodes) {
+			w.violate("live", "not served with the help of a person\n%s", w.status())
+			return
+		}
+	}
+	if w.bad != nil {
+		return
+	}
+	if !helped {
+		w.res.Healed = view.Duration(w.now - began)
+	}
+	for end := w.now + view.Instant(syncTime); w.bad == nil && !w.complete(); w.runFor(100 * millisecond) {
+		if w.now >= end {
+			w.violate("live", "not all nodes in one view with all replicas in sync %ds after it was served again\n%s", syncTime/second, w.status())
+		}
+	}
+	if w.bad == nil {
+		w.oracleKept("at the end")
+	}
+}
+
+// serves: every resource has an owner that acknowledges what is written.
+func (w *World) serves() bool {
+	if w.books.parted {
+		return false
+	}
+	for _, c := range w.cfg.Resources {
+		ok := false
+		for _, n := range w.nodes {
+			r := n.store.replica(c.Name)
+			ok = ok || r != nil && r.primary && w.newestOwner(c.Name) == n.id && (len(r.waiting) == 0 || r.waiting[0].issued > w.now-view.Instant(2*second))
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *World) newestOwner(name string) view.NodeID {
+	if r := w.books.newest.Resource(name); r != nil {
+		return r.Owner
+	}
+	return view.Nobody
+}
+
+// complete: all nodes know one view of them all, and all replicas are in sync.
+func (w *World) complete() bool {
+	v := w.books.newest
+	for _, n := range w.nodes {
+		if n.m == nil || n.m.View() == nil || n.m.View().Stamp != v.Stamp || !n.m.Up() {
+			return false
+		}
+	}
+	for i := range v.Resources {
+		if r := &v.Resources[i]; r.InSync != r.Nodes {
+			return false
+		}
+	}
+	return w.serves()
+}
+
+// needsHelp says why the nodes cannot go on by themselves, "" if they can.
+func (w *World) needsHelp() string {
+	v := w.books.newest
+	if w.books.parted {
+		return "two chains"
+	}
+	if v == nil {
+		for _, n := range w.nodes {
+			if s, err := view.ReadState(n.durable); err == nil && s.Acc != nil && !w.namesAll(s.Acc.View) {
+				return "no first view: a proposal names a wiped node"
+			}
+		}
+		return ""
+	}
+	alive := 0
+	for _, n := range w.nodes {
+		if m := v.Member(n.id); m != nil && m.Inc == n.inc() {
+			alive++
+		}
+	}
+	if 2*alive <= len(v.Members) {
+		return "half of the members or more are wiped"
+	}
+	for i := range v.Resources {
+		r := &v.Resources[i]
+		if r.Owner == view.Nobody {
+			good := false
+			for _, id := range r.InSync.IDs() {
+				good = good || w.nodes[id].inc() == w.books.lastInc[id]
+			}
+			if !good {
+				return "no replica in sync: " + r.Name
+			}
+		}
+	}
+	return ""
+}
+
+func (w *World) namesAll(v *view.View) bool {
+	for _, n := range w.nodes {
+		if m := v.Member(n.id); m == nil || m.Inc != n.inc() {
+			return false
+		}
+	}
+	return true
+}
+
+// help does what a person should.
+func (w *World) help(why string) {
+	v := w.books.newest
+	if !strings.HasPrefix(why, "no replica in sync") {
+		w.helpView(v)
+		return
+	}
+	for _, n := range w.nodes {
+		if v != nil && (n.m.View() == nil || n.m.View().Stamp != v.Stamp) {
+			continue
+		}
+		for i := range v.Resources {
+			r := &v.Resources[i]
+			if r.Owner == view.Nobody && n.store.replica(r.Name) != nil && n.m.Up() {
+				w.forceResource(n, r.Name)
+				return
+			}
+		}
+	}
+}
+
+// helpView forces a view where the newest is known.
+func (w *World) helpView(v *view.View) {
+	for _, n := range w.nodes {
+		if v == nil || n.m.View() != nil && n.m.View().Stamp == v.Stamp {
+			w.forceView(n)
+			return
+		}
+	}
+	w.forceView(w.nodes[0]) // whoever knew the newest view is wiped
+}
