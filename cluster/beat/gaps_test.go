@@ -129,6 +129,22 @@ func TestStandingStillHealsNothing(t *testing.T) {
 	w.expect(!w.status(0, 1).Up && w.said("a: node b up=true") == 1, "a dead node is up after a pause")
 }
 
+// Nor does a link that was in trouble get better by it.
+func TestStandingStillEndsNoTrouble(t *testing.T) {
+	w := newWorld(t, 39, 2, 0)
+	w.run(5100 * ms)
+	w.nodes[1].m = nil
+	w.run(2 * Second)
+	w.expect(w.link(0, 1, 0) == LinkTrouble, "not in trouble")
+	w.nodes[0].paused = true
+	w.run(2500 * ms)
+	w.resume(w.nodes[0])
+	w.run(Second)
+	w.expect(w.link(0, 1, 0) == LinkTrouble && w.said("a: link 0 to b up") == 1, "it is up after a pause")
+	w.run(2500 * ms)
+	w.expect(w.link(0, 1, 0) == LinkDown, "never down")
+}
+
 // Of two others, both must say it.
 func TestPairsNeedBoth(t *testing.T) {
 	w := newWorld(t, 35, 3, 0)

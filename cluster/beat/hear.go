@@ -53,7 +53,7 @@ func (m *Machine) believe(p *peer, l *link, x *Packet, out []Effect) []Effect {
 		return out // sent before its last word, and slower
 	}
 	firstTime := !l.heard
-	l.heard, l.inAt = true, m.now
+	l.heard, l.unheard, l.inAt = true, false, m.now
 	l.proof, l.outAt = max(l.proof, x.Echo.Sent), max(l.outAt, x.Echo.Sent)
 	if firstTime {
 		out = m.beat(p, l, l.echo, m.now, true, out) // so that it believes us as soon

@@ -19,6 +19,7 @@ type link struct {
 	proof   Instant // the newest of our send times that it gave back
 	outAt   Instant // the same, without the time in which we stood still
 	heard   bool    // ever, of this start
+	unheard bool    // nothing since this node stood still: no link gets better by that
 	replyAt Instant // not before this an answer out of turn
 	pieces  assembly
 }
@@ -63,7 +64,7 @@ func (m *Machine) judge(p *peer, l *link, out []Effect) []Effect {
 		if l.state == LinkUp {
 			return m.setLink(p, l, LinkTrouble, m.silent(p, l), out)
 		}
-	case !ours && l.carrier && l.state != LinkUp:
+	case !ours && l.carrier && !l.unheard && l.state != LinkUp:
 		return m.setLink(p, l, LinkUp, "heard both ways", out)
 	}
 	return out

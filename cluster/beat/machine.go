@@ -143,20 +143,20 @@ func (m *Machine) Step(now Instant, ev Event, out []Effect) []Effect {
 }
 
 // afterDelay keeps a node whose own timer was late from accusing others: a short
-// delay does not count as their silence, and after a long one everybody has the whole
-// time-out again.
+// delay does not count as their silence, and after a long one, in which they may have
+// given up this node, everybody has the whole time-out again.
 func (m *Machine) afterDelay(out []Effect) []Effect {
 	late := m.now.since(m.due)
 	if late < m.cfg.Interval/lateLeast {
 		return out
 	}
-	stood := late >= m.cfg.Interval
+	stood := late >= m.cfg.Trouble
 	for _, p := range m.peers {
 		for _, l := range p.links {
 			switch {
 			case l.state == LinkDown: // only packets bring it up
 			case stood:
-				l.inAt, l.outAt = m.now, m.now
+				l.inAt, l.outAt, l.unheard = m.now, m.now, true
 			default:
 				l.inAt, l.outAt = min(l.inAt.add(late), m.now), min(l.outAt.add(late), m.now)
 			}
