@@ -42,6 +42,7 @@ type Group struct {
 
 	fault    string // why it left the field; "" if it did not
 	faultOf  Kind
+	faultAt  int      // the part
 	violated bool     // it was up here outside the controller while it was up elsewhere
 	cause    string   // Event.Reason of the standing at that time
 	retryAt  Instant  // a fault of a resource is not forgotten before this, nor a stuck part tried
@@ -428,7 +429,7 @@ func (g *Group) lost(i int, why string) {
 // go up on the other.
 func (g *Group) leave(i int, why string) {
 	p := &g.parts[i]
-	g.fault, g.faultOf, g.cause = p.Name+": "+why, p.Kind, g.facts.Reason
+	g.fault, g.faultOf, g.faultAt, g.cause = p.Name+": "+why, p.Kind, i, g.facts.Reason
 	g.retryAt = g.now.add(g.backoff)
 	g.backoff = min(2*g.backoff, lastBackoff)
 	g.emit(Effect{Kind: EffReport, Part: i, Reason: why})

@@ -29,6 +29,7 @@ type PartReport struct {
 	Up    bool
 	Stray bool // up outside the controller
 	Stuck bool // it could not be taken down
+	Fault bool // it failed, and waits for a person
 }
 
 // Bounds of a report. A configuration that is larger is told in part: what is left out
@@ -69,8 +70,8 @@ func (g *Group) Report() GroupReport {
 	r := GroupReport{Name: g.cfg.Name, State: g.state, Probed: g.Probed(), AutoDisabled: g.AutoDisabled(), Frozen: g.frozen, Wanted: g.wanted()}
 	for i := range g.parts {
 		p := &g.parts[i]
-		x := PartReport{Name: p.short(), Kind: p.Kind, Up: p.is == up, Stray: p.stray, Stuck: p.is == stuck || p.wedged}
-		if x.Up || x.Stray || x.Stuck {
+		x := PartReport{Name: p.short(), Kind: p.Kind, Up: p.is == up, Stray: p.stray, Stuck: p.is == stuck || p.wedged, Fault: p.is == failed || g.fault != "" && g.faultAt == i}
+		if x.Up || x.Stray || x.Stuck || x.Fault {
 			r.Parts = append(r.Parts, x)
 		}
 	}
@@ -90,6 +91,7 @@ const (
 	wireUp = 1 << iota
 	wireStray
 	wireStuck
+	wireFault
 	wirePartFlags = 1<<iota - 1
 )
 
@@ -121,7 +123,7 @@ func (r *Report) Append(b []byte) []byte {
 				break
 			}
 			b = appendName(b, p.Name)
-			b = append(b, byte(p.Kind), flags(p.Up, p.Stray, p.Stuck))
+			b = append(b, byte(p.Kind), flags(p.Up, p.Stray, p.Stuck, p.Fault))
 			b[count]++
 		}
 		if len(b)-begin > maxReport {
@@ -199,7 +201,7 @@ func ParseReport(b []byte) (Report, error) {
 		for m := r.count(maxReportParts); m > 0 && !r.bad; m-- {
 			p := PartReport{Name: r.name(), Kind: Kind(r.count(int(Address)))}
 			f := r.count(wirePartFlags)
-			p.Up, p.Stray, p.Stuck = f&wireUp != 0, f&wireStray != 0, f&wireStuck != 0
+			p.Up, p.Stray, p.Stuck, p.Fault = f&wireUp != 0, f&wireStray != 0, f&wireStuck != 0, f&wireFault != 0
 			g.Parts = append(g.Parts, p)
 		}
 		out.Groups = append(out.Groups, g)

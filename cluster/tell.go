@@ -1,5 +1,7 @@
 package cluster
 
+import "strings"
+
 // watching says whether parts are looked at now.
 func (g *Group) watching() bool { return !g.frozen && g.wanted() }
 
@@ -88,6 +90,10 @@ func (g *Group) onOrder(ev *Event) {
 	}
 	switch ev.Order {
 	case OrderOnline:
+		if on := g.elsewhere(); g.cfg.External && len(on) > 0 {
+			answer("it is online on " + strings.Join(on, " ") + ", and may be on one node only")
+			return
+		}
 		g.offline = false
 		if waiting = g.cfg.External; waiting {
 			g.master, g.fault, g.violated = true, "", false

@@ -116,12 +116,9 @@ func (g *Group) seen(i int, look Look) {
 	}
 }
 
-// Count is CurrentCount: on how many nodes the group is online or partial, as far as
-// this node knows.
-func (g *Group) Count() int { return len(g.hosts()) }
-
-// hosts are the nodes where the group is online or partial, in order of preference.
-func (g *Group) hosts() []string {
+// Hosts are the nodes where the group is online or partial, as far as this node knows,
+// in order of preference. Their number is CurrentCount.
+func (g *Group) Hosts() []string {
 	var list []string
 	own := g.overall()
 	add := func(name string) {
@@ -148,6 +145,16 @@ func (g *Group) hosts() []string {
 	return list
 }
 
+// elsewhere are the other nodes where a failover group is up.
+func (g *Group) elsewhere() (list []string) {
+	for _, h := range g.Hosts() {
+		if h != g.cfg.Node && !g.cfg.Parallel {
+			list = append(list, h)
+		}
+	}
+	return list
+}
+
 // judge finds a concurrency violation, tells of it once, and ends it if it is here.
 func (g *Group) judge() {
 	for i := range g.peers {
@@ -161,7 +168,7 @@ func (g *Group) judge() {
 	if g.cfg.Parallel || g.held || !g.Probed() {
 		return
 	}
-	hosts := g.hosts()
+	hosts := g.Hosts()
 	if len(hosts) < 2 {
 		g.alarm, g.doubtful = "", 0
 		return
@@ -185,7 +192,7 @@ func (g *Group) judge() {
 		g.suspend(who)
 	}
 	if who == g.cfg.Node && !g.frozen {
-		g.evict(hosts)
+		g.evict()
 	}
 }
 
@@ -296,14 +303,8 @@ func (g *Group) violator() (who string, parts []string, sure bool) {
 // evict has what came up here outside the controller taken down, in the order of going
 // down; this node is out of the field until a person clears it. Storage is never
 // demoted so: whoever promoted it may have written to it.
-func (g *Group) evict(hosts []string) {
-	var elsewhere []string
-	for _, h := range hosts {
-		if h != g.cfg.Node {
-			elsewhere = append(elsewhere, h)
-		}
-	}
-	why := fmt.Sprintf("it came up on %s outside the controller while the group was online on %s", g.cfg.Node, strings.Join(elsewhere, " "))
+func (g *Group) evict() {
+	why := fmt.Sprintf("it came up on %s outside the controller while the group was online on %s", g.cfg.Node, strings.Join(g.elsewhere(), " "))
 	for _, i := range g.strays() {
 		p := &g.parts[i]
 		if !g.violated {

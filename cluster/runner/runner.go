@@ -78,7 +78,7 @@ type Status struct {
 	Parts    []cluster.PartStatus
 
 	AutoDisabled bool
-	Count        int                 // on how many nodes it is online or partial, as far as is known
+	Hosts        []string            // where it is online or partial, as far as is known
 	Report       cluster.GroupReport // for the other nodes
 }
 
@@ -258,7 +258,7 @@ func (g *Group) step(ctx context.Context, ev cluster.Event) {
 	}
 	g.mu.Lock()
 	m := g.machine
-	g.status = Status{m.State(), m.Fault(), m.Frozen(), m.Disabled(), m.Probed(), m.Held(), g.facts.Fit, g.facts.Reason, m.Parts(), m.AutoDisabled(), m.Count(), m.Report()}
+	g.status = Status{m.State(), m.Fault(), m.Frozen(), m.Disabled(), m.Probed(), m.Held(), g.facts.Fit, g.facts.Reason, m.Parts(), m.AutoDisabled(), m.Hosts(), m.Report()}
 	g.mu.Unlock()
 	if !g.joined && m.Probed() {
 		g.joined = true

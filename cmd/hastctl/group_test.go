@@ -111,3 +111,33 @@ func TestEventsOfBothDaemons(t *testing.T) {
 		t.Errorf("nobody there: %v", err)
 	}
 }
+
+func TestSummaryTables(t *testing.T) {
+	var b strings.Builder
+	printSummary(&b, api.Summary{
+		Systems: []api.SystemSummary{{System: "rum", State: "running"}, {System: "coke", State: "unknown", Frozen: true}},
+		Groups: []api.GroupSummary{{Group: "group1", System: "rum", Probed: true, State: "faulted"},
+			{Group: "group1", System: "coke", AutoDisabled: true, State: "unknown"}},
+		Failed: []api.FailedPart{{Group: "group1", Kind: "address", Part: "ip1", System: "rum"}},
+	})
+	const want = `-- SYSTEM STATE
+-- System               State                Frozen
+
+A  rum                  RUNNING              0
+A  coke                 UNKNOWN              1
+
+-- GROUP STATE
+-- Group           System               Probed     AutoDisabled    State
+
+B  group1          rum                  Y          N               FAULTED
+B  group1          coke                 N          Y               UNKNOWN
+
+-- RESOURCES FAILED
+-- Group           Type                 Resource             System
+
+C  group1          address              ip1                  rum
+`
+	if b.String() != want {
+		t.Errorf("the tables are\n%swant\n%s", b.String(), want)
+	}
+}

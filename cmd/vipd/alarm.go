@@ -71,5 +71,8 @@ func (u *group) onAlarm(a crunner.Alarm) {
 		u.violations++
 	}
 	u.mu.Unlock()
+	if a.Kind == "concurrency" && a.Part == "" && u.keeper != nil {
+		u.keeper.Announce() // who believed the other one shall come back
+	}
 	u.s.event(a.Kind, name, "", "", a.Reason)
 }

@@ -308,13 +308,19 @@ func (u *group) status() api.Group {
 	g := api.Group{
 		Name: u.conf.Name, State: strings.ToLower(st.State.String()), Since: u.since, Election: string(u.conf.Election), Elected: u.elected,
 		Nodes: slices.Clone(u.conf.Nodes), Fit: st.Fit, Standing: st.Standing, Frozen: st.Frozen, Disabled: st.Disabled,
-		Probed: st.Probed, AutoDisabled: st.AutoDisabled, Count: st.Count, Fault: st.Fault, Parts: []api.Part{},
+		Probed: st.Probed, AutoDisabled: st.AutoDisabled, Count: len(st.Hosts), Hosts: slices.Clone(st.Hosts), Fault: st.Fault, Parts: []api.Part{},
 	}
 	switch {
 	case st.State == cluster.Online:
 		g.Online = u.s.Node()
 	default:
 		g.Online = u.watch.PeerPrimary()
+		if g.Online == "" && len(st.Hosts) > 0 {
+			g.Online = st.Hosts[0]
+		}
+	}
+	if g.Hosts == nil {
+		g.Hosts = []string{}
 	}
 	for i, p := range st.Parts {
 		x := api.Part{Name: p.Name, Kind: p.Kind.String(), State: p.State, Reason: p.Reason}

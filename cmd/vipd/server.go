@@ -31,6 +31,7 @@ type server struct {
 	cancel  context.CancelFunc
 	groups  []*group // in the order of the configuration
 	console crunner.Console
+	peers   peers
 	wg      sync.WaitGroup
 
 	reloading sync.Mutex // one reload at a time
@@ -42,13 +43,15 @@ const stopTimeout = 5 * time.Second
 
 // start brings everything up. A group that cannot work says so in its status; only
 // what makes the daemon useless or wrong is an error.
-func start(o daemon.Setup) (*server, error) {
+func start(o daemon.Setup) (*server, error) { return startWith(o, crunner.SystemConsole{}) }
+
+func startWith(o daemon.Setup, console crunner.Console) (*server, error) {
 	if o.Conf.Cluster.Quorum == conf.QuorumMajority {
 		return nil, exit.New(exit.Config, `write quorum = "off" in [cluster] (CARP or VRRP then decide alone), and set hastctl role by hand until then`,
 			`quorum = "majority" is not there yet: vipd starts no group without the vote that it asks for`)
 	}
 	hastd, vipd := o.Conf.Effective(o.Node)
-	s := &server{o: o, vipd: vipd, console: crunner.SystemConsole{}, servers: daemon.Servers{Log: o.Log}}
+	s := &server{o: o, vipd: vipd, console: console, servers: daemon.Servers{Log: o.Log}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, w := range o.Conf.Warnings {
 		o.Log.Warn(w)

@@ -29,10 +29,11 @@ type Group struct {
 	Probed   bool      `json:"probed"`   // every part was looked at
 	// AutoDisabled says that the group is not taken over here: unprobed, or nobody
 	// knows what a lost peer does.
-	AutoDisabled bool   `json:"autodisabled"`
-	Count        int    `json:"count"` // on how many nodes it is online or partial, as far as this node knows
-	Fault        string `json:"fault"` // why it left the field here
-	Parts        []Part `json:"parts"` // in the order of going up
+	AutoDisabled bool     `json:"autodisabled"`
+	Count        int      `json:"count"` // on how many nodes it is online or partial, as far as this node knows
+	Hosts        []string `json:"hosts"` // those nodes
+	Fault        string   `json:"fault"` // why it left the field here
+	Parts        []Part   `json:"parts"` // in the order of going up
 }
 
 // Part is one thing of a group.
@@ -45,6 +46,38 @@ type Part struct {
 	Address string `json:"address"`
 	// Restarts is how often it was put up again here since it was last stable.
 	Restarts int `json:"restarts"`
+}
+
+// Summary is vipd's answer to GET /v1/summary: the cluster as this node knows it.
+type Summary struct {
+	Node    string          `json:"node"`
+	Systems []SystemSummary `json:"systems"`
+	Groups  []GroupSummary  `json:"groups"`
+	Failed  []FailedPart    `json:"failed"`
+}
+
+// SystemSummary is a node.
+type SystemSummary struct {
+	System string `json:"system"`
+	State  string `json:"state"`  // running; faulted: it was heard and is not any more; unknown
+	Frozen bool   `json:"frozen"` // all its groups are
+}
+
+// GroupSummary is a group on a node.
+type GroupSummary struct {
+	Group        string `json:"group"`
+	System       string `json:"system"`
+	Probed       bool   `json:"probed"`
+	AutoDisabled bool   `json:"autodisabled"`
+	State        string `json:"state"` // a group's, or unknown
+}
+
+// FailedPart is a part of a group that a person has to look at.
+type FailedPart struct {
+	Group  string `json:"group"`
+	Kind   string `json:"kind"`
+	Part   string `json:"part"`
+	System string `json:"system"`
 }
 
 // VIPs is vipd's answer to GET /v1/vip: the elections of this node.

@@ -33,6 +33,12 @@ func (c GroupClient) Order(ctx context.Context, name, order string, body any) (G
 	return g, c.call(ctx, "POST", "/v1/groups/"+url.PathEscape(name)+"/"+order, body, &g)
 }
 
+// Summary asks for the cluster as the node knows it.
+func (c GroupClient) Summary(ctx context.Context) (Summary, error) {
+	var s Summary
+	return s, c.call(ctx, "GET", "/v1/summary", nil, &s)
+}
+
 // VIPs asks for the elections.
 func (c GroupClient) VIPs(ctx context.Context) (VIPs, error) {
 	var v VIPs

@@ -14,6 +14,7 @@ type GroupBackend interface {
 	Daemon
 	Groups() []Group
 	VIPs() []VIP
+	ClusterSummary() Summary
 	// Order waits until an order (of GroupOrders) is carried out, refused, or ctx
 	// ends. Part is only for clear. Errors are *exit.Error or the context's.
 	Order(ctx context.Context, group, order, part string) error
@@ -29,6 +30,7 @@ func NewGroupHandler(b GroupBackend) http.Handler {
 		mux.HandleFunc("GET /v1/groups/{name}", s.group)
 		mux.HandleFunc("POST /v1/groups/{name}/{order}", s.order)
 		mux.HandleFunc("GET /v1/vip", s.vips)
+		mux.HandleFunc("GET /v1/summary", s.summary)
 	})
 }
 
@@ -38,6 +40,10 @@ func (s *groupServer) groups(w http.ResponseWriter, _ *http.Request) {
 
 func (s *groupServer) vips(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, VIPs{s.b.Node(), s.b.VIPs()})
+}
+
+func (s *groupServer) summary(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, s.b.ClusterSummary())
 }
 
 func (s *groupServer) group(w http.ResponseWriter, r *http.Request) {

@@ -32,6 +32,7 @@ func (f *fakeGroups) Groups() []Group {
 		Fault: "data/service/app: could not be started: exit status 1",
 		Parts: []Part{{Name: "data/resource/data", Kind: "resource", State: "down"}, {Name: "data/service/app", Kind: "service", State: "down", Reason: "exit status 1"},
 			{Name: "data/address/ip1", Kind: "address", State: "down", Address: "192.0.2.10"}},
+		Count: 1, Hosts: []string{"bravo"},
 	}}
 }
 
@@ -42,9 +43,16 @@ func (f *fakeGroups) VIPs() []VIP {
 	}}
 }
 
+func (f *fakeGroups) ClusterSummary() Summary {
+	return Summary{
+		Node: "alpha", Systems: []SystemSummary{{"alpha", "running", false}, {"bravo", "unknown", true}},
+		Groups: []GroupSummary{{"data", "alpha", true, false, "faulted"}}, Failed: []FailedPart{{"data", "address", "ip1", "alpha"}},
+	}
+}
+
 // The answers are a contract: see docs/api.md.
 func TestGroupAnswersGolden(t *testing.T) {
-	for path, golden := range map[string]string{"/v1/groups": "testdata/groups.json", "/v1/vip": "testdata/vip.json"} {
+	for path, golden := range map[string]string{"/v1/groups": "testdata/groups.json", "/v1/vip": "testdata/vip.json", "/v1/summary": "testdata/summary.json"} {
 		rec := httptest.NewRecorder()
 		NewGroupHandler(&fakeGroups{}).ServeHTTP(rec, httptest.NewRequest("GET", path, nil))
 		var got bytes.Buffer
@@ -115,6 +123,9 @@ func TestGroupClient(t *testing.T) {
 	c := NewGroupClient(serveUnix(t, NewGroupHandler(f)), time.Second)
 	if g, err := c.Group(t.Context(), "data"); err != nil || g.Fault == "" || !g.Since.Equal(since) {
 		t.Errorf("%+v, %v", g, err)
+	}
+	if s, err := c.Summary(t.Context()); err != nil || len(s.Systems) != 2 || s.Groups[0].State != "faulted" {
+		t.Errorf("%+v, %v", s, err)
 	}
 	if v, err := c.VIPs(t.Context()); err != nil || v.VIPs[0].Adverts.Refused["auth"] != 3 {
 		t.Errorf("%+v, %v", v, err)
