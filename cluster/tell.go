@@ -210,7 +210,7 @@ func (g *Group) overall() State {
 	switch {
 	case !g.Probed():
 		return Offline
-	case ups == n:
+	case ups == n && (n > 0 || g.wanted()):
 		return Online
 	case g.held, strays > 0 && strays+downs == n, renewing > 0 && g.served():
 		return Partial
