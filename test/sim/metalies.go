@@ -80,7 +80,8 @@ func (n *node) lieAtOpen(img *metadata.Image) {
 	if bytes.Equal(img.Super[0], img.Super[1]) || bytes.Equal(img.Log[0], img.Log[1]) && !found.LogLost {
 		w.violate("metadata", "%s: one copy of the %s was taken in the place of the other", n.name, names[part])
 	}
-	if st.Super().Sequence != truth.Super().Sequence {
+	// (A replica that was created anew counts from the beginning again.)
+	if got, is := st.Super(), truth.Super(); got.Sequence != is.Sequence || got.Epoch != is.Epoch || got.Pair != is.Pair || got.Resuid != is.Resuid {
 		tell("old")
 		w.restored, n.copied = true, true
 		n.judge.sbOK = false // what it says next is the beginning
