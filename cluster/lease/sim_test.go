@@ -57,9 +57,10 @@ type sim struct {
 	no        int
 	nodes     []*simNode
 	newest    *Term
-	served    int // moments looked at while the lease lasted
-	dropped   int // views committed without the owner
-	kept      int // … and with it
+	cutOff    view.Set // whom the owner does not reach, nor they it
+	served    int      // moments looked at while the lease lasted
+	dropped   int      // views committed without the owner
+	kept      int      // … and with it
 	violation string
 }
 
@@ -99,8 +100,9 @@ func (s *sim) step(n *simNode, ev Event) {
 }
 
 // send delivers to one node, late, or never.
-func (s *sim) send(to *simNode, ev Event) {
-	if s.rng.IntN(8) == 0 {
+func (s *sim) send(from, to *simNode, ev Event) {
+	cut := from.id == owner && s.cutOff.Has(to.id) || to.id == owner && s.cutOff.Has(from.id)
+	if s.rng.IntN(8) == 0 || cut {
 		return
 	}
 	d := s.span(view.Millisecond, 20*view.Millisecond)
@@ -114,7 +116,7 @@ func (s *sim) carryOut(n *simNode, e Effect) {
 	others := func(ev Event) {
 		for _, o := range s.nodes {
 			if o != n {
-				s.send(o, ev)
+				s.send(n, o, ev)
 			}
 		}
 	}
@@ -124,7 +126,7 @@ func (s *sim) carryOut(n *simNode, e Effect) {
 	case SendRelease:
 		others(Released{n.id, 1, e.Number, e.Round})
 	case SendConfirm:
-		s.send(s.nodes[e.To], Confirm{n.id, 1, e.Number, e.Round})
+		s.send(n, s.nodes[e.To], Confirm{n.id, 1, e.Number, e.Round})
 	}
 }
 
@@ -208,21 +210,26 @@ func runSim(seed uint64) *sim {
 		own := s.newest.Owners != 0
 		some := view.SetOf(owner) | view.Set(s.rng.Uint64())&members
 		switch k := s.rng.IntN(20); {
-		case k < 10 && own:
+		case k < 9 && own:
 			s.propose(s.term(s.newest.Number+1, members&^view.SetOf(owner), false), true)
-		case k < 13:
+		case k < 12:
 			s.propose(s.term(s.newest.Number+1, some, true), false)
-		case k < 15:
+		case k < 14:
 			s.restart(s.nodes[s.rng.IntN(len(s.nodes))])
-		case k < 16 && own:
+		case k < 15 && own:
 			s.step(s.nodes[owner], Release{})
+		case k < 17:
+			s.cutOff = view.Set(s.rng.Uint64()) &^ view.SetOf(owner)
+			if s.rng.IntN(3) == 0 {
+				s.cutOff = 0
+			}
 		default:
 			s.step(s.nodes[owner], Resume{})
 		}
 		if s.leased() {
 			s.served++
 		}
-		s.after(s.span(100*view.Millisecond, 2*view.Second), act)
+		s.after(s.span(20*view.Millisecond, 600*view.Millisecond), act)
 	}
 	act()
 	for s.now < Instant(60*view.Second) && s.violation == "" {

@@ -1,0 +1,84 @@
+package lease
+
+import (
+	"slices"
+	"testing"
+
+	"hastd/cluster/view"
+)
+
+// pair is the term of two nodes of which 0 owns something and both have to agree.
+func pair(number uint64) Term {
+	return Term{
+		Number: number, Members: []Member{{0, 1}, {1, 1}}, Owners: view.SetOf(0),
+		Quorum: func(s view.Set) bool { return s.Len() == 2 },
+	}
+}
+
+func node(self view.NodeID) *Machine {
+	return New(Config{Self: self, Inc: 1, Lease: 3 * view.Second, Every: view.Second / 2})
+}
+
+func at(ms int64) Instant { return Instant(ms) * Instant(view.Millisecond) }
+
+func TestLeaseBeginsWithTheRoundThatWasConfirmed(t *testing.T) {
+	m := node(0)
+	if got := m.Step(at(1000), Learned{pair(7)}); !slices.Equal(got, []Effect{SendRenew{7, 1}}) {
+		t.Fatalf("%v", got)
+	}
+	m.Step(at(1500), Tick{})
+	if got := m.Step(at(1700), Confirm{1, 1, 7, 1}); !slices.Equal(got, []Effect{Until{at(4000)}}) || m.Until() != at(4000) {
+		t.Errorf("confirmed 700 ms after it was sent: %v", got)
+	}
+	for what, ev := range map[string]Event{
+		"an older view's": Confirm{1, 1, 6, 2}, "another incarnation's": Confirm{1, 2, 7, 2}, "a stranger's": Confirm{2, 1, 7, 2},
+		"a round that never was": Confirm{1, 1, 7, 18},
+	} {
+		if m.Step(at(1750), ev); m.Until() != at(4000) {
+			t.Errorf("%s answer counts", what)
+		}
+	}
+	m.Step(at(4000), Tick{})
+	if m.Until() != 0 {
+		t.Error("the lease does not end")
+	}
+	// What was asked for before the lease was given back is worth nothing: those who
+	// confirm it late may have been told meanwhile that nobody serves.
+	m.Step(at(4600), Tick{})
+	m.Step(at(4700), Release{})
+	m.Step(at(4800), Resume{})
+	for n := uint64(1); n < 10; n++ {
+		if m.Step(at(4900), Confirm{1, 1, 7, n}); m.Until() != 0 && m.Until() != at(7800) {
+			t.Errorf("round %d from before the release counts: until %d ms", n, m.Until()/at(1))
+		}
+	}
+}
+
+func TestWhoAcceptedANewViewConfirmsNothingByTheOld(t *testing.T) {
+	m := node(1)
+	m.Step(at(1000), Learned{pair(7)})
+	end := at(1000) + Instant(3*view.Second+Margin(3*view.Second))
+	if m.Guarded(0) != end {
+		t.Errorf("the owner of a view that is learned is guarded until %d", m.Guarded(0))
+	}
+	if got := m.Step(at(2000), Renew{0, 1, 7, 1}); len(got) != 2 || got[1] != (SendConfirm{0, 7, 1}) || m.Guarded(0) != end+at(1000) {
+		t.Errorf("%v", got)
+	}
+	m.Step(at(2100), Accepted{})
+	if got := m.Step(at(2200), Renew{0, 1, 7, 2}); len(got) != 0 {
+		t.Errorf("it accepted a newer view, and confirms: %v", got)
+	}
+	m.Step(at(2300), Learned{pair(8)})
+	if got := m.Step(at(2400), Renew{0, 1, 7, 3}); len(got) != 0 {
+		t.Errorf("confirmed by an older view: %v", got)
+	}
+	if got := m.Step(at(2500), Renew{0, 1, 8, 4}); len(got) != 2 {
+		t.Errorf("not confirmed by the newest view: %v", got)
+	}
+	if m.Step(at(2600), Released{0, 1, 8, 3}); m.Guarded(0) == 0 {
+		t.Error("a release of before counts")
+	}
+	if m.Step(at(2700), Released{0, 1, 8, 4}); m.Guarded(0) != 0 {
+		t.Error("a lease that was given back is waited for")
+	}
+}
