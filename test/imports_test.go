@@ -15,7 +15,7 @@ const module = "hastd"
 
 // pure are the packages whose behaviour follows from their arguments alone. That
 // is what lets test/sim replay a whole pair from one seed.
-var pure = []string{"replicate", "metadata", "carp", "cluster", "cluster/beat", "cluster/view"}
+var pure = []string{"replicate", "metadata", "carp", "cluster", "cluster/beat", "cluster/view", "cluster/lease"}
 
 // mayImport says what each production package may import of this module. A new
 // package needs a line here: that is the moment to ask where it belongs.
@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"cluster/beat/runner": {"cluster/beat"},
 	"cluster/view":        nil,
 	"cluster/view/store":  {"cluster/view"},
+	"cluster/lease":       {"cluster/view"},
 }
 
 // judges are the tests that stand outside: what they must not know, lest they
