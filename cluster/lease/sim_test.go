@@ -20,13 +20,12 @@ const (
 )
 
 type simNode struct {
-	id     view.NodeID
-	m      *Machine
-	rate   float64 // of its clock
-	skew   Instant
-	term   Term
-	acc    *Term // the proposal it stored
-	serves bool
+	id   view.NodeID
+	m    *Machine
+	rate float64 // of its clock
+	skew Instant
+	term Term
+	acc  *Term // the proposal it stored
 }
 
 type simEvent struct {
