@@ -122,9 +122,12 @@ func FuzzShared(f *testing.F) {
 // nothing, and never make another node's link.
 func FuzzMachine(f *testing.F) {
 	b := exampleBeat()
-	f.Add(uint8(0), uint8(1), uint8(1), uint64(9), uint64(1), int64(5), int64(0), uint64(1), b.Append(nil), true)
-	f.Add(uint8(0), uint8(2), uint8(3), uint64(9), uint64(1), int64(5), int64(4), uint64(1), []byte{kindKeys, 0, 0}, false)
-	f.Fuzz(func(t *testing.T, on, piece, pieces uint8, incarnation, seq uint64, sent, echoed int64, echoSeq uint64, payload []byte, beats bool) {
+	f.Add(uint8(0), uint8(1), uint8(1), uint64(9), uint64(1), int64(5), uint16(0), uint64(1), b.Append(nil), true)
+	f.Add(uint8(0), uint8(2), uint8(3), uint64(9), uint64(1), int64(5), uint16(40), uint64(1), []byte{kindKeys, 0, 0}, false)
+	f.Add(uint8(0), uint8(255), uint8(1), uint64(9), uint64(1), int64(5), uint16(40), uint64(1), append([]byte{kindKeys}, Shared{"a.b": "d"}.appendKeys([]string{"a.b"})...), false)
+	f.Add(uint8(0), uint8(255), uint8(1), uint64(9), uint64(1), int64(5), uint16(2999), uint64(1), append([]byte{kindGroups}, Shared{"a.b": "d"}.appendGroups()...), false)
+	f.Add(uint8(1), uint8(255), uint8(3), uint64(9), uint64(1), int64(5), uint16(1), uint64(1), []byte("piece"), false)
+	f.Fuzz(func(t *testing.T, on, piece, pieces uint8, incarnation, seq uint64, sent int64, ago uint16, echoSeq uint64, payload []byte, beats bool) {
 		m, err := New(Config{Self: 0, Incarnation: 5, Interval: Second, Trouble: 2 * Second, Timeout: 3 * Second, Shared: Shared{"a.b": "c"},
 			Peers: []Peer{{1, "b", []LinkID{0, 1, Serial}}, {2, "c", []LinkID{0}}}})
 		if err != nil {
@@ -133,7 +136,7 @@ func FuzzMachine(f *testing.F) {
 		now := Instant(100 * Second)
 		m.Step(now, Event{Kind: EvTick}, nil)
 		p := Packet{From: 1, Link: LinkID(on), Kind: KindMessage, Piece: piece, Pieces: pieces, Incarnation: incarnation, Sequence: seq, Message: seq,
-			Sent: Instant(sent), Echo: Echo{5, echoSeq, Instant(echoed), 0}, Payload: payload}
+			Sent: Instant(sent), Echo: Echo{5, echoSeq, now.add(-Duration(ago) * Millisecond), 0}, Payload: payload}
 		if beats {
 			p.Kind, p.Piece, p.Pieces, p.Message = KindBeat, 0, 0, 0
 		}

@@ -25,7 +25,11 @@ func (m *Machine) onPacket(on LinkID, x *Packet, out []Effect) []Effect {
 	if x.Incarnation == p.incarnation && !l.in.see(x.Sequence) {
 		return refuse(FaultReplay)
 	}
-	first := p.start(x.Incarnation, m.now).first
+	s := p.start(x.Incarnation, m.now)
+	first := s.first
+	if x.Incarnation != p.incarnation {
+		out = m.stranger(p, s, x.Sent, out)
+	}
 	echo := Echo{Incarnation: x.Incarnation, Sequence: x.Sequence, Sent: x.Sent}
 	if x.Incarnation == p.incarnation && l.in.last == x.Sequence {
 		l.echo, l.echoAt = echo, m.now
@@ -34,7 +38,6 @@ func (m *Machine) onPacket(on LinkID, x *Packet, out []Effect) []Effect {
 		out = refuse(FaultStale)
 		return m.reply(p, l, echo, out)
 	}
-	s := p.start(x.Incarnation, m.now)
 	s.proven, s.isProven = max(s.proven, x.Echo.Sent), true
 	out, believed := m.who(p, x.Incarnation, p.incarnation, first, out)
 	if !believed {

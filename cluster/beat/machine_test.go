@@ -291,6 +291,19 @@ func TestDuplicate(t *testing.T) {
 	w.expect(!w.status(0, 1).Duplicate && w.status(0, 1).Up && w.allUp(), "the one that is left is not taken")
 }
 
+// A second host that has the node's name but not its address hears nothing; it is told
+// all the same, whichever of both started first.
+func TestDeafDuplicate(t *testing.T) {
+	w := newWorld(t, 19, 2, 0)
+	w.run(3 * Second)
+	twin := &host{id: 1, cfg: w.nodes[1].cfg, codec: NewCodec("red", testKey), boot: 5 * Second}
+	w.start(twin)
+	w.nodes = append(w.nodes, twin)
+	w.run(20 * Second)
+	w.expect(w.said("a: two of b (heartbeats of a second start of node b go on coming") == 1, "not told once")
+	w.expect(w.said("a: node b up=") == 1 && w.status(0, 1).Up, "it costs something")
+}
+
 // A packet that gives back what was never sent, and clocks that are off.
 func TestFromTheFuture(t *testing.T) {
 	w := newWorld(t, 14, 2, 0)

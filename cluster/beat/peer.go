@@ -37,6 +37,12 @@ type start struct {
 	first       Instant // when it was first heard
 	proven      Instant // until when it lived at least: our send time that it gave back
 	isProven    bool
+
+	// Of one that is not believed, while another one is heard: since when its packets
+	// come, when the first of them was sent, how many came, and whether that was told.
+	strange, strangeSent Instant
+	strangers            int
+	told                 bool
 }
 
 const (
@@ -44,6 +50,8 @@ const (
 	maxStarts = 4
 	// sayDuplicate is how long two hosts count as two after the last sign of it.
 	sayDuplicate = 30 * Second
+	// fewStrangers are packets of another start that may be late, or tried by somebody.
+	fewStrangers = 4
 	// askAgain is how often nodes whose configurations differ compare them.
 	askAgain = 10 * Second
 )
@@ -76,6 +84,25 @@ func (p *peer) double() (until Instant) {
 		}
 	}
 	return until
+}
+
+// stranger watches packets of a start that is not believed while another one is heard.
+// If they go on coming and go on being made, there is a second host, though it does not
+// show that it hears us (who has the node's address is one of both), or a recording.
+func (m *Machine) stranger(p *peer, s *start, sent Instant, out []Effect) []Effect {
+	switch {
+	case !p.up:
+		s.strange = 0
+		return out
+	case s.strange == 0:
+		s.strange, s.strangeSent, s.strangers = m.now, sent, 0
+	}
+	s.strangers++
+	if s.told || s.strangers < fewStrangers || m.now.since(s.strange) < 2*m.cfg.Timeout || sent.since(s.strangeSent) < m.cfg.Timeout {
+		return out
+	}
+	s.told = true
+	return append(out, Effect{Kind: EffDuplicate, Node: p.id, Reason: "heartbeats of a second start of node " + p.name + " go on coming: another host uses its id, or somebody plays a recording"})
 }
 
 // who decides whether an incarnation that just proved itself is believed.

@@ -121,5 +121,5 @@ func simulate(t *testing.T, seed uint64) {
 	w.run(5 * Second)
 	check()
 	w.expect(w.allUp(), "seed %d: not everybody hears everybody 5 s after the last fault", seed)
-	w.expect(w.said("two of") == 0, "seed %d: restarts are taken for two hosts", seed)
+	w.expect(w.said("two hosts") == 0, "seed %d: restarts are taken for two hosts", seed)
 }

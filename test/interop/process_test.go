@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"hastd/carp/runner"
+	beatrunner "hastd/cluster/beat/runner"
 )
 
 // process is a program on a host.
@@ -33,10 +34,13 @@ type process struct {
 	events []event
 }
 
-// event is a line of the elector.
+// event is a line of the elector, or of the beater.
 type event struct {
 	Event, From, To, Reason, On, Error, Address, State string
 	Stats                                              runner.Stats
+	Node, Text                                         string
+	Up, Jeopardy                                       bool
+	Beat                                               beatrunner.Stats
 	at                                                 time.Time
 }
 
@@ -175,11 +179,13 @@ var (
 	programErr  error
 )
 
-// raced says whether the elector runs under the race detector, which is slow.
+// raced says whether the programs run under the race detector, which is slow.
 func raced() bool { return os.Getenv("LAB_RACE") == "1" }
 
-// elector builds the program once.
-func elector(t *testing.T) string {
+func elector(t *testing.T) string { return program(t, "elector") }
+
+// program builds the programs of this test once, and names one.
+func program(t *testing.T, name string) string {
 	t.Helper()
 	programOnce.Do(func() {
 		if programDir, programErr = os.MkdirTemp("", "interop-"); programErr != nil {
@@ -188,16 +194,16 @@ func elector(t *testing.T) string {
 		if programErr = os.Chmod(programDir, 0o755); programErr != nil {
 			return
 		}
-		args := []string{"build", "-o", programDir + "/elector"}
+		args := []string{"build", "-o", programDir + "/"}
 		if raced() {
 			args = append(args, "-race")
 		}
-		if out, err := exec.Command("go", append(args, "./cmd/elector")...).CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", append(args, "./cmd/elector", "./cmd/beater")...).CombinedOutput(); err != nil {
 			programErr = fmt.Errorf("%w: %s", err, out)
 		}
 	})
 	must(t, programErr)
-	return programDir + "/elector"
+	return programDir + "/" + name
 }
 
 // atOnce is how many tests run at the same time: they mostly wait.

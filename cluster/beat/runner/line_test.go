@@ -3,124 +3,24 @@ package runner
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"hastd/cluster/beat"
+	"hastd/test/cable"
 )
 
-// cable is a serial line: two terminals whose masters are tied together. What is
-// pulled out of one end vanishes there, as a converter on a USB port does.
-type cable struct {
-	t     *testing.T
-	dev   [2]string // symbolic links to the terminals
-	ends  [2]*os.File
-	wg    sync.WaitGroup
-	cut   atomic.Bool
-	mu    sync.Mutex
-	noise []byte // to be sent to the second end first
-	bytes atomic.Int64
-}
-
-func newCable(t *testing.T) *cable {
-	t.Helper()
-	c := &cable{t: t}
-	dir := t.TempDir()
-	for i := range c.dev {
-		c.dev[i] = filepath.Join(dir, fmt.Sprintf("ttyS%d", i))
-	}
-	c.plug()
-	t.Cleanup(c.pull)
-	return c
-}
-
-func (c *cable) plug() {
-	c.t.Helper()
-	for i := range c.ends {
-		master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
-		if err != nil {
-			c.t.Skip("no pseudo-terminals: ", err)
-		}
-		raw, err := master.SyscallConn()
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		var n uint32
-		raw.Control(func(fd uintptr) {
-			err = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0)
-			if err == nil {
-				n, err = unix.IoctlGetUint32(int(fd), unix.TIOCGPTN)
-			}
-		})
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		os.Remove(c.dev[i])
-		if err := os.Symlink(fmt.Sprintf("/dev/pts/%d", n), c.dev[i]); err != nil {
-			c.t.Fatal(err)
-		}
-		c.ends[i] = master
-	}
-	for i := range c.ends {
-		from, to := c.ends[i], c.ends[1-i]
-		c.wg.Go(func() { c.carry(from, to, i == 0) })
-	}
-}
-
-// carry moves bytes one way.
-func (c *cable) carry(from, to *os.File, noisy bool) {
-	buf := make([]byte, 4096)
-	for {
-		n, err := from.Read(buf)
-		if errors.Is(err, os.ErrClosed) {
-			return
-		}
-		if err != nil { // nobody has opened the terminal
-			time.Sleep(5 * time.Millisecond)
-			continue
-		}
-		c.bytes.Add(int64(n))
-		if c.cut.Load() {
-			continue
-		}
-		b := buf[:n]
-		if noisy {
-			c.mu.Lock()
-			b = append(bytes.Clone(c.noise), b...)
-			c.noise = nil
-			c.mu.Unlock()
-		}
-		to.SetWriteDeadline(time.Now().Add(time.Second))
-		to.Write(b)
-	}
-}
-
-func (c *cable) pull() {
-	for i, e := range c.ends {
-		if e != nil {
-			e.Close()
-			os.Remove(c.dev[i])
-		}
-	}
-	c.wg.Wait()
-	c.ends = [2]*os.File{}
-}
-
 // wired makes two nodes with a serial line and so many links.
-func wired(t *testing.T, links int) (a, b *member, c *cable) {
+func wired(t *testing.T, links int) (a, b *member, c *cable.Cable) {
 	t.Helper()
 	a, b = members(t, links)
-	c = newCable(t)
+	c, err := cable.New(t.TempDir())
+	if err != nil {
+		t.Skip("no serial line: ", err)
+	}
+	t.Cleanup(c.Pull)
 	for i, m := range []*member{a, b} {
-		m.o.Self.Serial, m.o.Peers[0].Serial = c.dev[i], c.dev[1-i]
+		m.o.Self.Serial, m.o.Peers[0].Serial = c.Device[i], c.Device[1-i]
 	}
 	return a, b, c
 }
@@ -149,23 +49,23 @@ func TestSerialLineAlone(t *testing.T) {
 		t.Error("what may not go over the line did")
 	}
 
-	c.mu.Lock()
-	c.noise = bytes.Repeat([]byte("noise\x00\xff"), 500)
-	c.mu.Unlock()
+	c.Noise(bytes.Repeat([]byte("noise\x00\xff"), 500))
 	eventually(t, 20*time.Second, "noise is counted", func() bool { return b.r.Stats().Noise > 0 })
 	holds(t, time.Second, "noise costs nothing", func() bool { return a.up() && b.up() })
 
-	c.cut.Store(true)
+	c.Cut(true)
 	eventually(t, 20*time.Second, "the cut is noticed", func() bool { return !a.up() && !b.up() })
 	if a.said("serial line to node bravo in trouble") == 0 {
 		t.Error("no word of trouble")
 	}
-	c.cut.Store(false)
+	c.Cut(false)
 	bothUp(t, a, b)
 
-	c.pull()
+	c.Pull()
 	eventually(t, 20*time.Second, "it is gone", func() bool { return !a.up() && !b.up() })
-	c.plug()
+	if err := c.Plug(); err != nil {
+		t.Fatal(err)
+	}
 	bothUp(t, a, b)
 	for _, m := range []*member{a, b} {
 		if m.said("the serial line cannot be used") == 0 || m.said("the serial line works again") != 1 {
@@ -183,27 +83,13 @@ func TestSerialLineAlone(t *testing.T) {
 // device that is none.
 func TestSerialLineThatIsStuck(t *testing.T) {
 	t.Parallel()
-	a, b, c := wired(t, 1)
-	for _, e := range c.ends { // nobody carries anything
-		e.SetReadDeadline(time.Now())
-	}
-	c.pull()
-	c.dev[1] = "/dev/null"
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	a, b := members(t, 1)
+	master, device, err := cable.Terminal()
 	if err != nil {
-		t.Fatal(err)
+		t.Skip("no serial line: ", err)
 	}
 	defer master.Close()
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetUint32(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(fmt.Sprintf("/dev/pts/%d", n), c.dev[0]); err != nil {
-		t.Fatal(err)
-	}
+	a.o.Self.Serial, a.o.Peers[0].Serial, b.o.Peers[0].Serial = device, "/dev/null", device
 	b.o.Self.Serial = "/dev/null"
 	a.o.Interval, b.o.Interval = 20*time.Millisecond, 20*time.Millisecond // to fill the terminal's buffer soon
 	a.start()
@@ -230,10 +116,10 @@ func TestSlowLine(t *testing.T) {
 	a.start()
 	b.start()
 	bothUp(t, a, b)
-	before := c.bytes.Load()
+	before := c.Moved()
 	const d = 3 * time.Second
 	holds(t, d, "both are up", func() bool { return a.up() && b.up() })
-	perSide := float64(c.bytes.Load()-before) / d.Seconds() / 2
+	perSide := float64(c.Moved()-before) / d.Seconds() / 2
 	t.Logf("%.0f bytes a second each way of 960", perSide)
 	if perSide > 600 {
 		t.Errorf("%.0f bytes a second go over a line of 960", perSide)

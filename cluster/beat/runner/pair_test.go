@@ -319,7 +319,7 @@ func TestFloodOverLoopback(t *testing.T) {
 	bothUp(t, a, b)
 	f := forger(t, b, a)
 	codec := beat.NewCodec("red", []byte("another key, as long as that one"))
-	const rate, d = 10000, 3 * time.Second
+	const rate, d = 10000, 2 * time.Second
 	began, sent := time.Now(), 0
 	for time.Since(began) < d {
 		for due := int(time.Since(began).Seconds() * rate); sent < due; sent++ {
