@@ -57,11 +57,13 @@ type Group struct {
 
 	orders []order
 
-	jeopardy string  // why the group must not be taken over; "" if it may
-	peers    []peer  // the other nodes of the group, and one that is none
-	alarm    string  // the violation that was told, "" if there is none
-	doubtful Instant // two nodes say that the group is up by their order: since when
-	critical bool    // that it is faulted everywhere was told
+	jeopardy   string  // why the group must not be taken over; "" if it may
+	peers      []peer  // the other nodes of the group, and one that is none
+	violations uint8   // found here, as GroupReport.Violations
+	found      []int   // the parts that were, last
+	alarm      string  // the violation that was told, "" if there is none
+	doubtful   Instant // two nodes say that the group is up by their order: since when
+	critical   bool    // that it is faulted everywhere was told
 }
 
 type order struct {

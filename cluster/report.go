@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Report is what a node tells the others of its groups. It travels in heartbeats.
@@ -19,7 +20,10 @@ type GroupReport struct {
 	AutoDisabled bool
 	Frozen       bool
 	Wanted       bool // its controller wants it up
-	Parts        []PartReport
+	// Violations counts what was found here in violation, from 1 on and again from 1
+	// after 255: what ends within milliseconds must not be missed between two reports.
+	Violations uint8
+	Parts      []PartReport
 }
 
 // PartReport is one part of a group that is not simply down.
@@ -30,6 +34,7 @@ type PartReport struct {
 	Stray bool // up outside the controller
 	Stuck bool // it could not be taken down
 	Fault bool // it failed, and waits for a person
+	Found bool // it is what was found in violation last
 }
 
 // Bounds of a report. A configuration that is larger is told in part: what is left out
@@ -55,11 +60,15 @@ func (r *GroupReport) Stray() bool {
 	return false
 }
 
-// up are the parts that are up, or only those that came up outside the controller.
-func (r *GroupReport) up(stray bool) (names []string) {
-	for _, p := range r.Parts {
-		if p.Stray || !stray && (p.Up || p.Stuck) {
-			names = append(names, p.Name)
+// up are the parts that are up.
+func (r *GroupReport) up() (names []string) {
+	return r.names(func(p *PartReport) bool { return p.Stray || p.Up || p.Stuck })
+}
+
+func (r *GroupReport) names(which func(*PartReport) bool) (names []string) {
+	for i := range r.Parts {
+		if which(&r.Parts[i]) {
+			names = append(names, r.Parts[i].Name)
 		}
 	}
 	return names
@@ -67,11 +76,11 @@ func (r *GroupReport) up(stray bool) (names []string) {
 
 // Report is the group as the other nodes are told of it.
 func (g *Group) Report() GroupReport {
-	r := GroupReport{Name: g.cfg.Name, State: g.state, Probed: g.Probed(), AutoDisabled: g.AutoDisabled(), Frozen: g.frozen, Wanted: g.wanted()}
+	r := GroupReport{Name: g.cfg.Name, State: g.state, Probed: g.Probed(), AutoDisabled: g.AutoDisabled(), Frozen: g.frozen, Wanted: g.wanted(), Violations: g.violations}
 	for i := range g.parts {
 		p := &g.parts[i]
-		x := PartReport{Name: p.short(), Kind: p.Kind, Up: p.is == up, Stray: p.stray, Stuck: p.is == stuck || p.wedged, Fault: p.is == failed || g.fault != "" && g.faultAt == i}
-		if x.Up || x.Stray || x.Stuck || x.Fault {
+		x := PartReport{Name: p.short(), Kind: p.Kind, Up: p.is == up, Stray: p.stray, Stuck: p.is == stuck || p.wedged, Fault: p.is == failed || g.fault != "" && g.faultAt == i, Found: slices.Contains(g.found, i)}
+		if x.Up || x.Stray || x.Stuck || x.Fault || x.Found {
 			r.Parts = append(r.Parts, x)
 		}
 	}
@@ -92,12 +101,13 @@ const (
 	wireStray
 	wireStuck
 	wireFault
+	wireFound
 	wirePartFlags = 1<<iota - 1
 )
 
 // Append writes a report: version, number of groups; for each the length of its name,
-// the name, state, flags, number of parts; for each part the length of its name, the
-// name, kind, flags. Numbers are single bytes; the length of it all comes first, in two.
+// the name, state, flags, violations, number of parts; for each part the length of its
+// name, the name, kind, flags. Numbers are single bytes; the length of it all comes first, in two.
 func (r *Report) Append(b []byte) []byte {
 	begin := len(b)
 	b = append(b, 0, 0, reportVersion, 0)
@@ -116,14 +126,14 @@ func (r *Report) Append(b []byte) []byte {
 		}
 		before := len(b)
 		b = appendName(b, g.Name)
-		b = append(b, byte(g.State), flags(g.Probed, g.AutoDisabled, g.Frozen, g.Wanted), 0)
+		b = append(b, byte(g.State), flags(g.Probed, g.AutoDisabled, g.Frozen, g.Wanted), g.Violations, 0)
 		count := len(b) - 1
 		for j, p := range g.Parts {
 			if j == maxReportParts {
 				break
 			}
 			b = appendName(b, p.Name)
-			b = append(b, byte(p.Kind), flags(p.Up, p.Stray, p.Stuck, p.Fault))
+			b = append(b, byte(p.Kind), flags(p.Up, p.Stray, p.Stuck, p.Fault, p.Found))
 			b[count]++
 		}
 		if len(b)-begin > maxReport {
@@ -198,10 +208,12 @@ func ParseReport(b []byte) (Report, error) {
 		g := GroupReport{Name: r.name(), State: State(r.count(int(Faulted)))}
 		f := r.count(wireGroupFlags)
 		g.Probed, g.AutoDisabled, g.Frozen, g.Wanted = f&wireProbed != 0, f&wireAutoDisabled != 0, f&wireFrozen != 0, f&wireWanted != 0
+		g.Violations = r.byte()
 		for m := r.count(maxReportParts); m > 0 && !r.bad; m-- {
 			p := PartReport{Name: r.name(), Kind: Kind(r.count(int(Address)))}
 			f := r.count(wirePartFlags)
-			p.Up, p.Stray, p.Stuck, p.Fault = f&wireUp != 0, f&wireStray != 0, f&wireStuck != 0, f&wireFault != 0
+			p.Up, p.Stray, p.Stuck = f&wireUp != 0, f&wireStray != 0, f&wireStuck != 0
+			p.Fault, p.Found = f&wireFault != 0, f&wireFound != 0
 			g.Parts = append(g.Parts, p)
 		}
 		out.Groups = append(out.Groups, g)

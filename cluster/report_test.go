@@ -10,8 +10,8 @@ import (
 
 func sampleReport() Report {
 	return Report{Groups: []GroupReport{
-		{Name: "data", State: Partial, Probed: true, Frozen: true, Parts: []PartReport{
-			{Name: "ip1", Kind: Address, Stray: true}, {Name: "srv/data", Kind: Mount, Stuck: true, Fault: true}, {Name: "app", Kind: Service, Up: true}}},
+		{Name: "data", State: Partial, Probed: true, Frozen: true, Violations: 200, Parts: []PartReport{
+			{Name: "ip1", Kind: Address, Stray: true, Found: true}, {Name: "srv/data", Kind: Mount, Stuck: true, Fault: true}, {Name: "app", Kind: Service, Up: true}}},
 		{Name: "batch", State: Offline, AutoDisabled: true, Wanted: true},
 	}}
 }

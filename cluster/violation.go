@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -32,6 +33,8 @@ type peer struct {
 	master   Instant // it is taken for a master until then
 	active   bool    // it was up at the last look
 	since    Instant // and has been from then on
+	found    uint8   // its violations that were told here
+	known    bool    // it is known how many were before
 }
 
 // fresh says whether the peer's report counts.
@@ -47,12 +50,31 @@ func (g *Group) activeOn(p *peer) bool {
 
 func (g *Group) onPeer(ev *Event) {
 	for i := range g.peers {
-		if p := &g.peers[i]; p.name == ev.Node && !p.stranger {
-			if p.report, p.until = ev.Peer, g.now.add(peerHold); ev.Peer == nil {
-				p.master = 0
+		p := &g.peers[i]
+		if p.name != ev.Node || p.stranger {
+			continue
+		}
+		if p.report, p.until = ev.Peer, g.now.add(peerHold); ev.Peer == nil {
+			p.master, p.known = 0, false
+			continue
+		}
+		if n := ev.Peer.Violations; n != p.found {
+			told := !p.known || n == 0 // before it was heard; or it was started again
+			p.found = n
+			if !told {
+				g.foundAt(p)
 			}
 		}
+		p.known = true
 	}
+}
+
+// foundAt tells what another node found with itself. It may be over by now.
+func (g *Group) foundAt(p *peer) {
+	parts := p.report.names(func(x *PartReport) bool { return x.Found })
+	hosts := append([]string{p.name}, slices.DeleteFunc(g.Hosts(), func(h string) bool { return h == p.name })...)
+	g.alarm = g.alarmKey(p.name, parts)
+	g.emit(Effect{Kind: EffViolation, Part: -1, Lines: violationLines(g.cfg.Name, p.name, parts, hosts)})
 }
 
 // onMaster takes note of who advertises. Of those that are no node of the group only
@@ -184,10 +206,15 @@ func (g *Group) judge() {
 	}
 	first := -1
 	if who == g.cfg.Node {
-		first = g.astray()
+		first = g.misplaced()[0]
 	}
-	if key := g.alarmKey(who) + " " + strings.Join(parts, " "); key != g.alarm {
-		g.alarm = key
+	if key := g.alarmKey(who, parts); key != g.alarm {
+		if g.alarm = key; who == g.cfg.Node {
+			if g.violations++; g.violations == 0 {
+				g.violations = 1
+			}
+			g.found = g.misplaced()
+		}
 		g.emit(Effect{Kind: EffViolation, Part: first, Lines: violationLines(g.cfg.Name, who, parts, hosts)})
 		g.suspend(who)
 	}
@@ -196,14 +223,14 @@ func (g *Group) judge() {
 	}
 }
 
-// alarmKey names the violator; strangers are all alike, lest they fill the log.
-func (g *Group) alarmKey(who string) string {
+// alarmKey names a violation; strangers are all alike, lest they fill the log.
+func (g *Group) alarmKey(who string, parts []string) string {
 	for i := range g.peers {
 		if p := &g.peers[i]; p.stranger && p.name == who {
-			return "?"
+			return "a stranger"
 		}
 	}
-	return who
+	return who + " " + strings.Join(parts, " ")
 }
 
 // violationLines is what people are told, in the order that they know.
@@ -235,14 +262,25 @@ func (g *Group) strays() (list []int) {
 	return list
 }
 
-// astray is the first part that is up here and should not be, -1 if there is none.
-func (g *Group) astray() int {
+// misplaced are the parts that are up here where nothing should be: those that came up
+// outside the controller, or what was not taken down.
+func (g *Group) misplaced() (list []int) {
+	if list = g.strays(); len(list) > 0 {
+		return list
+	}
 	for i := range g.parts {
-		if p := &g.parts[i]; p.stray || p.is == up || p.is == stuck || p.wedged {
-			return i
+		if p := &g.parts[i]; p.is != down && p.is != failed {
+			list = append(list, i)
 		}
 	}
-	return -1
+	return list
+}
+
+func (g *Group) names(list []int) (names []string) {
+	for _, i := range list {
+		names = append(names, g.parts[i].short())
+	}
+	return names
 }
 
 // violator is the node that is in the wrong, with what is up there: the one where it
@@ -266,27 +304,24 @@ func (g *Group) violator() (who string, parts []string, sure bool) {
 		}
 	}
 	if len(own) > 0 && (other != nil || foreign != nil && foreign.since <= g.parts[own[0]].strayAt) {
-		for _, i := range own {
-			parts = append(parts, g.parts[i].short())
-		}
-		return g.cfg.Node, parts, true
+		return g.cfg.Node, g.names(own), true
 	}
 	switch {
 	case foreign != nil:
-		return foreign.name, foreign.report.up(true), true
+		// It says so itself, unless it does not hear us.
+		return foreign.name, foreign.report.names(func(x *PartReport) bool { return x.Stray }), false
 	case other == nil:
 		return "", nil, false
 	}
 	if s := g.overall(); !g.wanted() && (s == Online || s == Partial) {
-		for i := range g.parts {
-			if p := &g.parts[i]; p.is == up || p.is == stuck || p.wedged {
-				parts = append(parts, p.short())
-			}
+		list := g.misplaced()
+		if len(list) == 0 {
+			return "", nil, false
 		}
-		return g.cfg.Node, parts, false
+		return g.cfg.Node, g.names(list), false
 	}
 	if g.fresh(other) {
-		return other.name, other.report.up(false), false
+		return other.name, other.report.up(), false
 	}
 	// Its adverts say no more than that it has the addresses.
 	for i := range g.parts {

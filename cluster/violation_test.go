@@ -77,26 +77,43 @@ func TestRightfulNodeHearsOfAViolation(t *testing.T) {
 	c.Node = "coke"
 	d := newDesk(t, c)
 	d.online()
-	d.says("rum", Partial, PartReport{Name: "ip1", Kind: Address, Stray: true})
+	// What it found before it was heard here is none of today's.
+	says := func(s State, n uint8, p PartReport) {
+		p.Name, p.Kind = "ip1", Address
+		d.tell(Event{Kind: EvPeer, Node: "rum", Peer: &GroupReport{Name: "group1", State: s, Violations: n, Parts: []PartReport{p}}})
+	}
+	says(Offline, 255, PartReport{Found: true})
+	if got := d.told(); got != "" {
+		t.Errorf("told:\n%s", got)
+	}
+	says(Partial, 1, PartReport{Stray: true, Found: true})
 	if got := d.told(); got != theThreeLines {
 		t.Errorf("told:\n%s", got)
 	}
 	if d.count() != 2 {
 		t.Errorf("CurrentCount is %d", d.count())
 	}
-	d.says("rum", Partial, PartReport{Name: "ip1", Kind: Address, Stray: true})
-	d.says("rum", Faulted)
-	d.says("rum", Offline)
+	says(Partial, 1, PartReport{Stray: true, Found: true})
+	d.pass(peerDoubt)
+	says(Faulted, 1, PartReport{Fault: true, Found: true})
+	says(Offline, 1, PartReport{Found: true})
+	says(Offline, 0, PartReport{}) // it was started again
 	d.pass(30 * Second)
 	if got := d.told(); got != "" || d.count() != 1 {
 		t.Errorf("told again, count %d:\n%s", d.count(), got)
 	}
 	d.did("")
 	d.is(Online)
-	// Once more is told once more.
-	d.says("rum", Partial, PartReport{Name: "ip1", Kind: Address, Stray: true})
+	// Once more is told once more, although it is over when it is heard.
+	says(Faulted, 1, PartReport{Found: true})
 	if got := d.told(); got != theThreeLines {
 		t.Errorf("told the second time:\n%s", got)
+	}
+	// It does not hear us, and does not know that it is in the wrong.
+	says(Partial, 1, PartReport{Stray: true})
+	d.pass(peerDoubt)
+	if got := d.told(); got != theThreeLines {
+		t.Errorf("told the third time:\n%s", got)
 	}
 }
 
@@ -146,6 +163,7 @@ func TestOfTwoViolatorsTheSecondGoes(t *testing.T) {
 	d.look(LookOnline)
 	d.pass(Second)
 	d.says("coke", Partial, stray)
+	d.pass(peerDoubt)
 	d.did("")
 	if got := d.told(); !strings.HasPrefix(got, "Resource ip1 is online on coke\n") || !strings.HasSuffix(got, "hosts=(coke rum)") {
 		t.Errorf("told:\n%s", got)
@@ -175,6 +193,24 @@ func TestFrozenGroupOnlyTellsOfAViolation(t *testing.T) {
 	d.tell(Event{Kind: EvOrder, Order: OrderUnfreeze})
 	d.did("-ip1")
 	d.is(Faulted)
+}
+
+// Where nothing is up nothing is in violation, although the group is called PARTIAL.
+func TestFrozenGroupOfWhichNothingIsUp(t *testing.T) {
+	app := service("app")
+	app.Optional = true
+	d := newDesk(t, standard(app, address("ip1")))
+	d.fails["+app"] = "no"
+	d.tell(Event{Kind: EvElected, Master: true})
+	d.tell(Event{Kind: EvOrder, Order: OrderFreeze})
+	d.tell(Event{Kind: EvElected})
+	d.g.parts[1].is = down
+	d.says("coke", Online)
+	d.pass(peerDoubt)
+	d.is(Partial)
+	if got := d.told(); got != "" {
+		t.Errorf("told:\n%s", got)
+	}
 }
 
 // Storage that is primary by hand is told of, never demoted.
@@ -357,6 +393,7 @@ func TestReportsTravel(t *testing.T) {
 	rum.pass(2 * Second)
 	rum.tell(Event{Kind: EvOrder, Order: OrderFreeze}) // it stays long enough to be reported
 	send(coke, rum, "coke")
+	send(rum, coke, "rum")
 	rum.look(LookOnline)
 	send(rum, coke, "rum")
 	if a, b := rum.told(), coke.told(); a != theThreeLines || b != theThreeLines {
@@ -365,12 +402,23 @@ func TestReportsTravel(t *testing.T) {
 	rum.tell(Event{Kind: EvOrder, Order: OrderUnfreeze})
 	rum.did("-ip1")
 	send(rum, coke, "rum")
+	// The count of violations goes round without passing the 0 of a start.
+	rum.g.violations = 255
+	send(rum, coke, "rum")
+	coke.told()
+	send(coke, rum, "coke")
+	rum.pass(2 * Second)
+	rum.look(LookOnline)
+	send(rum, coke, "rum")
+	if got := coke.told(); got != theThreeLines {
+		t.Errorf("told on coke after 255 violations:\n%s", got)
+	}
 	if coke.count() != 1 {
 		t.Errorf("count %d", coke.count())
 	}
 	coke.is(Online)
 	report := coke.g.Report()
-	if names := report.up(false); !slices.Equal(names, []string{"app", "ip1"}) {
+	if names := report.up(); !slices.Equal(names, []string{"app", "ip1"}) {
 		t.Errorf("up on coke: %v", names)
 	}
 }
