@@ -124,7 +124,7 @@ func newHall(t *testing.T, seed uint64, optional bool) *hall {
 func (n *host) boot(optional bool) {
 	n.life++
 	n.alive, n.timer, n.ops, n.e = true, 0, map[Op]int{}, nil
-	n.kept, n.heard = false, false
+	n.kept, n.heard, n.tries = false, false, 0
 	p := []Part{
 		{Name: "g/resource/data", Kind: Resource, UpLimit: 10 * Second, DownLimit: 10 * Second},
 		{Name: "g/mount/srv", Kind: Mount, UpLimit: 10 * Second, DownLimit: 10 * Second, Interval: 5 * Second, OffInterval: 2 * Second},

@@ -117,6 +117,10 @@ func (g *Group) onOrder(ev *Event) {
 		g.offline = true
 		g.resign("taken offline by order")
 	case OrderSwitch:
+		if g.cfg.Parallel {
+			answer("a parallel group does not move: take it offline here instead")
+			return
+		}
 		if g.state != Online && g.state != Partial && g.state != Starting {
 			answer("it is not online on this node")
 			return
@@ -134,7 +138,8 @@ func (g *Group) resign(why string) {
 	if !g.cfg.External {
 		g.emit(Effect{Kind: EffResign, Reason: why})
 	}
-	g.master, g.held = false, false
+	// A parallel group is to be up wherever it is not taken offline.
+	g.master, g.held = g.master && g.cfg.Parallel && !g.cfg.External, false
 }
 
 // endOrders answers the orders of a kind.

@@ -230,6 +230,19 @@ func (person) Stand(bool, uint8, string) {}
 func (person) Take()                     {}
 func (person) Resign(string)             {}
 
+// everywhere is the decider of parallel groups: they are to be up on every node.
+type everywhere struct {
+	elected func(master bool, reason string)
+}
+
+// Join says so, without waiting for the group that calls it.
+func (e everywhere) Join(bool) {
+	go e.elected(true, "a parallel group is online on every node")
+}
+func (everywhere) Stand(bool, uint8, string) {}
+func (everywhere) Take()                     {}
+func (everywhere) Resign(string)             {}
+
 // electedEvent is what the group's machine is told.
 func electedEvent(master bool, reason string) cluster.Event {
 	return cluster.Event{Kind: cluster.EvElected, Master: master, Reason: reason}

@@ -56,7 +56,11 @@ func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
 	log := s.o.Log
 	cfg := u.electionConfig()
 	var decider crunner.Decider = person{}
-	if g.Election != conf.ElectionExternal {
+	switch {
+	case g.Election == conf.ElectionExternal:
+	case g.Parallel:
+		decider = everywhere{u.onElected}
+	default:
 		e, err := u.newElection(cfg)
 		if err != nil {
 			return nil, err
@@ -170,13 +174,16 @@ func (u *group) newElection(cfg carp.Config) (*election, error) {
 		}
 	}
 	e.changed = u.onElection
-	e.elected = func(master bool, reason string) {
-		u.mu.Lock()
-		u.elected = master
-		u.mu.Unlock()
-		u.machine.Tell(electedEvent(master, reason))
-	}
+	e.elected = u.onElected
 	return e, nil
+}
+
+// onElected hands on who is master.
+func (u *group) onElected(master bool, reason string) {
+	u.mu.Lock()
+	u.elected = master
+	u.mu.Unlock()
+	u.machine.Tell(electedEvent(master, reason))
 }
 
 // maxPassFile bounds the file of CARP's password, in bytes.

@@ -77,6 +77,8 @@ func (u *group) maySwitch(ctx context.Context, st api.Group) error {
 	case !online:
 		return exit.New(exit.Refused, "hastctl group status on the other node tells whether it is there",
 			"group %s is %s on node %s, and where it is online is not known here", st.Name, st.State, u.s.Node())
+	case u.conf.Parallel:
+		return exit.New(exit.Refused, "hastctl group offline "+st.Name+" takes it down here", "group %s is parallel and does not move", st.Name)
 	case u.election == nil:
 		return exit.New(exit.Refused, "hastctl group offline "+st.Name+" here, then hastctl group online "+st.Name+" there",
 			"the election of group %s is external: nobody would take it over", st.Name)

@@ -198,6 +198,25 @@ func TestGroupIsOrdered(t *testing.T) {
 	}
 }
 
+// A parallel group is up on every node, unless it is taken offline there.
+func TestParallelGroup(t *testing.T) {
+	n := newNode(t, "")
+	b, _ := os.ReadFile(n.path("hast.toml"))
+	os.WriteFile(n.path("hast.toml"), []byte(strings.Replace(string(b), `election = "external"`, "parallel = true", 1)), 0o600)
+	n.run()
+	n.wait("it is up by itself", func(g api.Group) bool { return g.State == "online" && g.Elected })
+	if _, err := n.order("switch"); exit.CodeOf(err) != exit.Refused || !strings.Contains(err.Error(), "parallel") {
+		t.Errorf("a switch: %v", err)
+	}
+	if g, err := n.order("offline"); err != nil || g.State != "offline" {
+		t.Errorf("%+v, %v", g, err)
+	}
+	if _, err := n.order("online"); err != nil {
+		t.Error(err)
+	}
+	n.wait("it is up again", func(g api.Group) bool { return g.State == "online" })
+}
+
 func TestVipdThatWasKilledLeavesAWholeGroup(t *testing.T) {
 	n := newNode(t, "")
 	for _, name := range []string{"db", "web"} {
