@@ -17,7 +17,7 @@
 // ahead of what it stored. A message may be lost; nothing else may be dropped.
 //
 // Hold is answered by the event Held. The storage daemon remembers what it holds when
-// vipd restarts, and vipd gives Learned and Hold back to a storage daemon that restarts.
+// vipd restarts; one that restarts itself is told anew (Storage).
 //
 // Learned tells the storage daemon all it may do for now. It may be late: who owns a
 // resource in the newest committed view never depends on an old owner having heard of

@@ -21,6 +21,10 @@ type Heard struct{ Nodes Set }
 // Tick is nothing but time.
 type Tick struct{}
 
+// Storage says that the storage daemon started, with nothing of what it was told. It is
+// told again.
+type Storage struct{}
+
 // Synced says that the peer's replica, in this incarnation, has everything acknowledged.
 type Synced struct {
 	Resource string
@@ -66,6 +70,7 @@ func (Start) event()    {}
 func (Received) event() {}
 func (Heard) event()    {}
 func (Tick) event()     {}
+func (Storage) event()  {}
 func (Synced) event()   {}
 func (Alone) event()    {}
 func (Held) event()     {}

@@ -53,7 +53,6 @@ func (m *Machine) learn(v *View) {
 	m.changed()
 	m.ph, m.askAt, m.tries, m.waits = idle, 0, 0, ""
 	m.up = v.names(m.cfg.Self, m.st.Inc)
-	var mine []Grant
 	for i := range v.Resources {
 		r := &v.Resources[i]
 		h := m.stake(r.Name)
@@ -64,16 +63,10 @@ func (m *Machine) learn(v *View) {
 		if !h.primary {
 			h.synced, h.drop = 0, false
 		}
-		p := r.peer(m.cfg.Self)
-		h.primary, h.hold, h.awaited = true, r.InSync.Has(p), false
+		h.primary, h.hold, h.awaited = true, r.InSync.Has(r.peer(m.cfg.Self)), false
 		if !h.hold {
 			h.drop = false
 		}
-		g := Grant{Resource: r.Name, Peer: p, Hold: h.hold}
-		if pm := v.Member(p); pm != nil {
-			g.PeerInc = pm.Inc
-		}
-		mine = append(mine, g)
 	}
 	for name := range m.holds {
 		if v.Resource(name) == nil {
@@ -81,9 +74,47 @@ func (m *Machine) learn(v *View) {
 		}
 	}
 	m.granted(v)
-	m.emit(Learned{v, mine})
+	m.emit(Learned{v, m.mine()})
 	if old != nil && old.Stamp.Era != v.Stamp.Era && v.Origin.By != m.cfg.Self {
 		m.report(Gone, v.Origin.By, "a person began era %d on node %d (%s): what was done apart from it since view %s is not part of it", v.Stamp.Era, v.Origin.By, v.Origin.How, old.Stamp)
+	}
+}
+
+// mine is what this node owns, and what it holds for, by now.
+func (m *Machine) mine() []Grant {
+	var mine []Grant
+	v := m.st.View
+	for i := range v.Resources {
+		r := &v.Resources[i]
+		h := m.holds[r.Name]
+		if h == nil || !h.primary {
+			continue
+		}
+		g := Grant{Resource: r.Name, Peer: r.peer(m.cfg.Self), Hold: h.hold || h.awaited}
+		if p := v.Member(g.Peer); p != nil {
+			g.PeerInc = p.Inc
+		}
+		mine = append(mine, g)
+	}
+	return mine
+}
+
+// recall tells a storage daemon that started all it was told before. What it knew of
+// its peers is gone, and with it the reason to call one in sync: a proposal that waits
+// to be held for is not made.
+func (m *Machine) recall() {
+	waits := m.ph == holding
+	if v := m.st.View; v == nil {
+		m.emit(Known{})
+	} else {
+		m.emit(Learned{v, m.mine()})
+	}
+	for _, h := range m.holds {
+		h.hold = h.hold || h.awaited // it was just told so
+		h.synced, h.drop = 0, false
+	}
+	if waits {
+		m.fail()
 	}
 }
 

@@ -189,12 +189,18 @@ func (m *Machine) Step(now Instant, ev Event) []Effect {
 		m.receive(ev.Msg)
 	case Heard:
 		m.heard = ev.Nodes & m.all &^ SetOf(m.cfg.Self)
+	case Storage:
+		m.recall()
 	case Synced:
-		m.stake(ev.Resource).synced = ev.Inc
+		h := m.stake(ev.Resource)
+		h.synced, h.drop = ev.Inc, false
 	case Alone:
 		m.stake(ev.Resource).synced = 0
 	case Drop:
-		m.stake(ev.Resource).drop = true
+		// Of a peer that is out already the wish was fulfilled while it was said.
+		if h := m.stake(ev.Resource); h.primary && h.hold {
+			h.drop = true
+		}
 	case Held:
 		m.held(ev)
 	case Move:
