@@ -23,7 +23,6 @@ type books struct {
 	lastInc  map[view.NodeID]view.Incarnation
 	writes   int
 	sessions int
-	helps    int // how often a person did something at the end
 	proposed int
 	changed  view.Instant // when the newest view was learned first
 	forced   bool         // a person forced a view in this run

@@ -50,6 +50,14 @@ var faults = []fault{
 			n.start()
 		}
 	}},
+	{"restart hastd", 3, always, func(w *World) {
+		if n := w.any(); n.m != nil {
+			w.tracef("hastd of node %d restarts", n.id)
+			n.wake()
+			n.store.stop()
+			n.step(view.Storage{})
+		}
+	}},
 	{"wipe", 2, func(p *profile) bool { return p.wipes }, func(w *World) {
 		n := w.any()
 		n.crash()
@@ -60,7 +68,16 @@ var faults = []fault{
 	{"wake", 4, always, func(w *World) { w.any().wake() }},
 	{"start", 12, always, func(w *World) {
 		for _, n := range w.nodes {
-			if n.m == nil && w.now > n.barred && w.chance(0.7) {
+			switch {
+			case n.m != nil || w.now < n.barred || w.chance(0.3):
+			case w.chance(0.3):
+				n.on = true // the storage daemon is there before vipd
+				w.after(w.span(0, 2*second), func() {
+					if n.on && n.m == nil {
+						n.start()
+					}
+				})
+			default:
 				n.start()
 			}
 		}

@@ -203,15 +203,13 @@ func (n *node) orderStorage(do func()) {
 
 // tell brings an event of the storage daemon to the machine, later in this instant.
 func (n *node) tell(ev view.Event) {
-	life := n.life
+	life, store := n.life, n.store.life
 	n.w.after(0, func() {
-		if life == n.life {
-			n.whenAwake(false, func() {
-				if life == n.life {
-					n.step(ev)
-				}
-			})
-		}
+		n.whenAwake(false, func() {
+			if life == n.life && store == n.store.life {
+				n.step(ev)
+			}
+		})
 	})
 }
 

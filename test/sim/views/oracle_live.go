@@ -7,40 +7,33 @@ import (
 )
 
 // oracleServes: faults have stopped. A quorum with a replica in sync serves within the
-// bound; without one a person decides, and then it does.
+// bound, and then all nodes are in one view and all replicas in sync; where the rules
+// say that a person decides, one does, and then it is so.
 func (w *World) oracleServes() {
 	began := w.now
-	helped := false
-	for end := w.now + view.Instant(healTime); w.bad == nil && !w.serves(); w.runFor(100 * millisecond) {
-		if w.now < end {
-			continue
-		}
-		why := w.needsHelp()
-		if why == "" {
-			w.violate("live", "not served %ds after faults stopped\n%s", healTime/second, w.status())
-			return
-		}
-		helped = true
-		w.count("help: " + why)
-		w.tracef("HELP: %s", why)
-		w.help(why)
-		end = w.now + view.Instant(helpedTime)
-		if w.books.helps++; w.books.helps > 4*len(w.nodes) {
-			w.violate("live", "not served with the help of a person\n%s", w.status())
-			return
+	helps := 0
+	reach := func(what string, bound view.Duration, good func() bool) {
+		for end := w.now + view.Instant(bound); w.bad == nil && !good(); w.runFor(100 * millisecond) {
+			if w.now < end {
+				continue
+			}
+			why := w.needsHelp()
+			if why == "" || helps > 4*len(w.nodes) {
+				w.violate("live", "not %s within %ds, after %d helps\n%s", what, bound/second, helps, w.status())
+				return
+			}
+			helps++
+			w.count("help: " + why)
+			w.tracef("HELP: %s", why)
+			w.help(why)
+			end = w.now + view.Instant(bound)
 		}
 	}
-	if w.bad != nil {
-		return
-	}
-	if !helped {
+	reach("served", healTime, w.serves)
+	if helps == 0 {
 		w.res.Healed = view.Duration(w.now - began)
 	}
-	for end := w.now + view.Instant(syncTime); w.bad == nil && !w.complete(); w.runFor(100 * millisecond) {
-		if w.now >= end {
-			w.violate("live", "not all nodes in one view with all replicas in sync %ds after it was served again\n%s", syncTime/second, w.status())
-		}
-	}
+	reach("complete", syncTime, w.complete)
 	if w.bad == nil {
 		w.oracleKept("at the end")
 	}
@@ -118,7 +111,7 @@ func (w *World) needsHelp() string {
 				good = good || w.nodes[id].inc() == w.books.lastInc[id]
 			}
 			if !good {
-				return "no replica in sync: " + r.Name
+				return "no replica in sync"
 			}
 		}
 	}

@@ -7,11 +7,10 @@ import (
 // Bounds of the end of a run, in virtual time. A round takes a second at most, a
 // failed one is begun anew within four, and taking a node back takes rejoin.
 const (
-	oddTime    = 20 * second // views settle when the links stand, whichever stand
-	stillTime  = 6 * second  // and then there is no new one
-	healTime   = 25 * second // owners serve once everything is back
-	helpedTime = 25 * second // or once a person helped
-	syncTime   = 25 * second // and both replicas are in sync
+	oddTime   = 20 * second // views settle when the links stand, whichever stand
+	stillTime = 6 * second  // and then there is no new one
+	healTime  = 15 * second // owners serve once everything is back, or once a person helped
+	syncTime  = 15 * second // and all is in sync
 )
 
 // Run plays one seed.

@@ -328,3 +328,6 @@ func (s *storage) describe() string {
 	}
 	return t
 }
+
+// has says whether a write is in the set.
+func (b *bits) has(i int) bool { return i/64 < len(b.words) && b.words[i/64]>>(i%64)&1 == 1 }
