@@ -24,6 +24,7 @@ type Bug struct {
 	Name   string
 	Oracle string // as Violation.Oracle
 	Test   string // instead of an oracle: the arguments of a go test that must fail
+	Sim    string // the simulator's command, by its folder; "": test/sim/cmd/sim
 	Runs   int    // how many seeds must be enough, from 1 on
 	Took   int    // the seed that caught it when the table was written last
 	Edits  []Edit
@@ -120,7 +121,11 @@ func Try(module string, b Bug) (*Result, error) {
 var line = regexp.MustCompile(`(?m)^  (\S+) +\d+, seeds \[(\d+)`)
 
 func trySim(module, list, program string, b Bug) (*Result, error) {
-	build := exec.Command("go", "build", "-overlay", list, "-o", program, "./test/sim/cmd/sim")
+	sim := b.Sim
+	if sim == "" {
+		sim = "test/sim/cmd/sim"
+	}
+	build := exec.Command("go", "build", "-overlay", list, "-o", program, "./"+sim)
 	build.Dir = module
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("planted bug %q does not compile: %w\n%s", b.Name, err, out)
