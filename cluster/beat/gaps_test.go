@@ -98,6 +98,34 @@ func TestRecordingsOfAnEarlierStart(t *testing.T) {
 	w.expect(w.said("trouble") == 0, "recordings cost a link")
 }
 
+// A short recording of a start that this node does not know is no second host, played
+// fast or slowly.
+func TestShortRecordingIsNoHost(t *testing.T) {
+	for _, x := range []struct {
+		take int
+		gap  Duration
+	}{{100, 10 * ms}, {5, 2 * Second}} {
+		w := newWorld(t, 40, 2, 0)
+		var recorded []flight
+		w.wire = func(from, to NodeID, l LinkID, data []byte) {
+			if from == 1 {
+				recorded = append(recorded, flight{to: to, link: l, data: bytes.Clone(data)})
+			}
+		}
+		w.run(60 * Second)
+		w.wire = nil
+		w.start(w.nodes[1])
+		w.start(w.nodes[0])
+		w.run(3 * Second)
+		for _, f := range recorded[:x.take] {
+			w.arrive(f)
+			w.run(x.gap)
+		}
+		w.expect(w.said("two of") == 0 && w.allUp(), "%d packets every %s are a host", x.take, seconds(x.gap))
+		w.expect(w.nodes[0].refused[FaultStale] >= x.take, "refused %v", w.nodes[0].refused)
+	}
+}
+
 // Small delays of a node's own timer do not count as the others' silence.
 func TestSmallDelays(t *testing.T) {
 	w := newWorld(t, 33, 2, 0)

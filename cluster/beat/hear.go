@@ -38,7 +38,7 @@ func (m *Machine) onPacket(on LinkID, x *Packet, out []Effect) []Effect {
 		out = refuse(FaultStale)
 		return m.reply(p, l, echo, out)
 	}
-	s.proven, s.isProven = max(s.proven, x.Echo.Sent), true
+	s.proven = max(s.proven, x.Echo.Sent)
 	out, believed := m.who(p, x.Incarnation, p.incarnation, first, out)
 	if !believed {
 		return out

@@ -35,8 +35,7 @@ type peer struct {
 type start struct {
 	incarnation uint64
 	first       Instant // when it was first heard
-	proven      Instant // until when it lived at least: our send time that it gave back
-	isProven    bool
+	proven      Instant // until when it lived at least: our send time that it gave back; 0: not known
 
 	// Of one that is not believed, while another one is heard: since when its packets
 	// come, when the first of them was sent, how many came, and whether that was told.
@@ -78,7 +77,7 @@ func (p *peer) start(incarnation uint64, now Instant) *start {
 func (p *peer) double() (until Instant) {
 	for i, older := range p.starts {
 		for _, newer := range p.starts[i+1:] { // in the order of first
-			if older.isProven && newer.isProven && older.proven > newer.first {
+			if older.proven > newer.first {
 				until = max(until, min(older.proven, newer.proven))
 			}
 		}

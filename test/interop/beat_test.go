@@ -35,10 +35,23 @@ func newLinks(t *testing.T, hosts, links int) *lan {
 			l.sw.sh(fmt.Sprintf(`ip link add p%[1]d.%[2]d type veth peer name eth%[2]d netns %[3]d
 				ip link set p%[1]d.%[2]d master br%[2]d up`, h.n, j, h.hold.Process.Pid))
 			h.sh(fmt.Sprintf(`ip addr add 10.9.%[2]d.%[1]d/24 dev eth%[2]d
+				ip addr add fd09:%[2]d::%[1]d/64 dev eth%[2]d nodad
 				ip link set eth%[2]d up`, h.n, j))
 		}
 	}
 	return l
+}
+
+// overSix are the same options with IPv6 addresses.
+func overSix(list []runner.Options) []runner.Options {
+	for i := range list {
+		for _, n := range append([]runner.Node{list[i].Self}, list[i].Peers...) {
+			for j := range n.Addresses {
+				n.Addresses[j] = netip.MustParseAddr(fmt.Sprintf("fd09:%d::%d", j, n.ID+1))
+			}
+		}
+	}
+	return list
 }
 
 // beatKey is the cluster's in every test here.
@@ -212,12 +225,13 @@ func TestBeatLinksCut(t *testing.T) {
 	both()
 }
 
-// A process that was stopped accuses nobody when it goes on, and is believed again.
+// A process that was stopped accuses nobody when it goes on, and is believed again
+// (over IPv6).
 func TestBeatStoppedProcess(t *testing.T) {
 	needNet(t)
 	t.Parallel()
 	l := newLinks(t, 3, 1)
-	o := l.beats(3, 1)
+	o := overSix(l.beats(3, 1))
 	p, q := beatPair(t, l, o)
 	r := l.hosts[2].beat(t, o[2])
 	eventually(t, patience, "c is heard", func() bool { return p.hears("c") && q.hears("c") && r.hears("a") })
