@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -255,6 +256,9 @@ func (a *app) completeParts(*cobra.Command, []string, string) ([]string, cobra.S
 		for _, m := range g.Mounts {
 			names = append(names, g.Name+"/mount/"+strings.TrimPrefix(m.Dir, "/"))
 		}
+		for _, x := range g.Addresses {
+			names = append(names, g.Name+"/address/"+cmp.Or(x.Name, x.CIDR.Addr().String()))
+		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
@@ -262,7 +266,7 @@ func (a *app) completeParts(*cobra.Command, []string, string) ([]string, cobra.S
 var stateColours = map[string]string{
 	"online": green, "up": green, "master": green,
 	"starting": yellow, "stopping": yellow, "partial": yellow, "init": yellow, "unknown": yellow,
-	"faulted": red, "stuck": red, "failed": red,
+	"faulted": red, "stuck": red, "failed": red, "stray": red,
 }
 
 func stateCell(s string) cell { return cell{s, stateColours[s]} }
