@@ -145,6 +145,7 @@ func (m *Machine) failFlushes() {
 	m.flushQueue = m.flushQueue[:0]
 	if m.round.running {
 		m.answerFlushes(ErrIO)
+		m.advanceRound() // it may have waited only for leave to answer
 	}
 }
 

@@ -89,7 +89,7 @@ func (m *Machine) wait(s stage, until Instant, next func()) {
 
 // advanceJob goes on when what the order waits for is there.
 func (m *Machine) advanceJob() {
-	if m.job != nil && m.job.stage == draining && (m.suspended != "" || m.tooLateAlone()) {
+	if m.job != nil && (m.job.stage == draining && (m.suspended != "" || m.tooLateAlone()) || m.cutting() && m.tooLateAlone()) {
 		m.failHeld() // never acknowledged, and the provider is closed
 	}
 	for m.job != nil && m.job.stage != running && m.reached(m.job) {
@@ -103,7 +103,7 @@ func (m *Machine) advanceJob() {
 // on alone for what was still under way, whose clients are gone: a raise would part
 // it from a peer that is promoted now.
 func (m *Machine) tooLateAlone() bool {
-	return m.steppingDown() && m.phase == unlinked && m.st != nil && !m.marks().Has(metadata.Raised)
+	return (m.steppingDown() || m.stopping()) && m.phase != linked && m.phase != agreeing && m.st != nil && !m.marks().Has(metadata.Raised)
 }
 
 func (m *Machine) reached(j *job) bool {
@@ -124,6 +124,11 @@ func (m *Machine) reached(j *job) bool {
 	}
 	return false
 }
+
+// stopping: an order closes the provider. cutting: by force, so that nobody who uses
+// it goes on whatever comes of it.
+func (m *Machine) stopping() bool { return m.job != nil && m.provider == providerStopping }
+func (m *Machine) cutting() bool  { return m.stopping() && m.job.command.Force }
 
 func (m *Machine) steppingDown() bool { return m.job != nil && m.job.leaving }
 

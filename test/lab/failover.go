@@ -36,13 +36,7 @@ type Failovers struct {
 	client *Client
 	load   *serviceLoad
 	rng    *rand.Rand
-	// InFlight has writes under way when a node is parted from its peer without
-	// dying. Without it the load rests then.
-	InFlight bool
 }
-
-// parts says whether the fault leaves the old node alive and alone.
-func (f Failover) parts() bool { return f == CablePulled || f == BothFrozen }
 
 // FailoverResult is one line of the table at the end.
 type FailoverResult struct {
@@ -181,13 +175,7 @@ func (f *Failovers) Round(ctx context.Context, kind Failover) (FailoverResult, e
 	if err := f.load.load.WaitAcked(ctx, 1+f.rng.Int64N(2*fewWrites)); err != nil {
 		return res, f.quiet(err)
 	}
-	atRest := kind.parts() && !f.InFlight
-	if atRest {
-		if err := f.load.rest(ctx); err != nil {
-			return res, err
-		}
-	}
-	err = f.move(ctx, &res, on, other, atRest)
+	err = f.move(ctx, &res, on, other)
 	if err == nil {
 		err = f.settle(on, other)
 	}
@@ -211,7 +199,7 @@ func (f *Failovers) quiet(err error) error {
 }
 
 // move is the fault, the other node's taking over, and the repair.
-func (f *Failovers) move(ctx context.Context, res *FailoverResult, on, other *Node, atRest bool) error {
+func (f *Failovers) move(ctx context.Context, res *FailoverResult, on, other *Node) error {
 	began := time.Now()
 	repair, err := f.fault(ctx, res.Kind, on)
 	if err != nil {
@@ -235,9 +223,6 @@ func (f *Failovers) move(ctx context.Context, res *FailoverResult, on, other *No
 	res.Promoted = time.Since(began)
 	if err := other.WaitGroup("online", downLimit); err != nil {
 		return err
-	}
-	if atRest {
-		f.load.goOn()
 	}
 	if err := f.load.load.WaitAcked(ctx, fewWrites); err != nil {
 		return f.quiet(err)

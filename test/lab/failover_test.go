@@ -63,8 +63,7 @@ func ms(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 // nothing is lost, the replicas are equal at the end of each round, no client sees two
 // nodes with the address for longer than it lives.
 // LAB_FAILOVERS=50 LAB_ELECTION=vrrp LAB_SERVICE=fd77::100 LAB_SEED=7 LAB_FAULT='both f' choose
-// others; LAB_STRICT=1 holds to the times. LAB_INFLIGHT=1 has writes under way when a node is cut off or stands still:
-// without a quorum such a node has them to itself, which is a split-brain.
+// others; LAB_STRICT=1 holds to the times.
 func TestFailovers(t *testing.T) {
 	rounds := int(envInt("LAB_FAILOVERS", 6))
 	l := newLab(t, Options{
@@ -74,7 +73,6 @@ func TestFailovers(t *testing.T) {
 	f, err := StartFailovers(background(t), l, *seedFlag)
 	must(t, err)
 	defer f.Stop()
-	f.InFlight = os.Getenv("LAB_INFLIGHT") == "1"
 	var all []FailoverResult
 	defer func() {
 		t.Logf("seed %d, %s, service %s\n%s", *seedFlag, l.o.Election, l.o.Service, failoverTable(all))

@@ -44,6 +44,7 @@ type node struct {
 
 	opened      bool
 	hashTime    int64 // how long a script lets reading a window for a sync take
+	stopTime    int64 // of the provider: its requests get a time to end
 	hashFree    int64
 	linked      bool // the machine sent MsgFlow and has not been told of an end
 	hadError    bool // an operation failed since the component was opened

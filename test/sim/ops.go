@@ -81,7 +81,11 @@ func (n *node) carryOut(e *replicate.Effect) {
 		if n.prov == provNone {
 			w.violate("shell", "%s: EffProviderStop without a provider", n.name)
 		}
-		n.startOp(opProvDown, e, w.span(10*microsecond, 5*millisecond))
+		d := w.span(10*microsecond, 5*millisecond)
+		if !w.scripted && w.chance(0.05) {
+			d = w.span(0, 3*second) // it gives the requests under way that long to end
+		}
+		n.startOp(opProvDown, e, max(n.stopTime, d))
 	case replicate.EffAnswer:
 		n.answer(e)
 	case replicate.EffReport:

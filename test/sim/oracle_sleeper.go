@@ -17,7 +17,7 @@ type sleeper struct {
 // frozenNow notes that a node begins to stand still.
 func (n *node) frozenNow() {
 	n.sleep = sleeper{}
-	if n.state == running && n.status().Connection == "connected" && n.prov != provNone && !n.judge.sb.Marks.Has(metadata.Raised) {
+	if n.state == running && n.linked && n.status().Connection == "connected" && n.prov != provNone && !n.judge.sb.Marks.Has(metadata.Raised) {
 		n.sleep = sleeper{n.w.now, n.thaw}
 	}
 }

@@ -113,3 +113,34 @@ func TestScenarioCutOffThenDemoted(t *testing.T) {
 	s.heal()
 	s.complete()
 }
+
+// The same while the provider is still being closed: it waits for the requests under
+// way, and the peer's silence is noticed meanwhile. With the link whole again at once,
+// the greeting is no reason either.
+func TestScenarioCutOffWhileTheProviderCloses(t *testing.T) {
+	for _, healed := range []bool{false, true} {
+		s := newScript(t)
+		s.pair()
+		s.write(s.a, 1)
+		s.a.stopTime = 10 * second
+		s.do(func() { s.w.link.setCut(0, true); s.w.link.setCut(1, true) })
+		late := s.ask(s.a, replicate.ReqWrite, 3)
+		s.do(func() { s.a.command(replicate.Command{Kind: replicate.CmdRole, Role: metadata.Secondary, Force: true}) })
+		s.until("both notice the cut", func() bool { return s.a.sess == nil && s.b.sess == nil })
+		s.promote(s.b)
+		s.write(s.b, 5)
+		if healed {
+			s.heal()
+		}
+		s.until("the order is carried out", func() bool { return s.a.prov == provNone })
+		s.pass(second)
+		if r := &s.w.ledger.reqs[late]; !r.done || s.w.ledger.writes[r.write].acked {
+			t.Errorf("healed %v: a write that nobody waits for was acknowledged alone", healed)
+		}
+		if n := s.a.judge.sb.Localcnt; n != 0 {
+			t.Fatalf("healed %v: localcnt of the node that stepped down is %d", healed, n)
+		}
+		s.heal()
+		s.complete()
+	}
+}
