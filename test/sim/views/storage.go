@@ -162,6 +162,9 @@ func (s *storage) learned(l view.Learned) {
 		if r.peerInc != g.PeerInc {
 			r.session = 0
 		}
+		if g.PeerInc != 0 && r.synced != g.PeerInc {
+			r.synced = 0 // it was another life of the peer that had everything
+		}
 		r.peer, r.peerInc = g.Peer, g.PeerInc
 		if !r.hold && r.synced != 0 {
 			s.n.tell(view.Synced{Resource: r.name, Inc: r.synced})
