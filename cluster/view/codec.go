@@ -35,7 +35,6 @@ func AppendMessage(b []byte, m *Message) []byte {
 	w.stamp(m.Stamp)
 	switch m.Kind {
 	case Hello:
-		w.flag(m.Leaving)
 		w.u64(uint64(m.Hears))
 		w.u64(uint64(m.Links))
 		w.u64(uint64(m.Ready))
@@ -80,7 +79,6 @@ func ReadMessage(b []byte) (*Message, error) {
 	m.Stamp = r.stamp()
 	switch m.Kind {
 	case Hello:
-		m.Leaving = r.flag()
 		m.Hears, m.Links, m.Ready = Set(r.u64()), Set(r.u64()), Set(r.u64())
 	case Ask:
 		m.Round, m.View = r.round(), r.maybe()

@@ -35,7 +35,8 @@ type ResourceConfig struct {
 	First Set
 }
 
-// Config is a machine's. All nodes must have the same, but for Self and Seed.
+// Config is a machine's. All nodes must have the same, but for Self and Seed. A resource
+// that is no longer configured stays in the views, which know no other history of it.
 type Config struct {
 	Self      NodeID
 	Nodes     []NodeConfig
@@ -84,17 +85,16 @@ type stake struct {
 
 // other is what is known of another node.
 type other struct {
-	id      NodeID
-	inc     Incarnation
-	stamp   Stamp
-	hears   Set
-	links   Set
-	ready   Set
-	leaving bool
-	told    bool    // something is known at all
-	since   Instant // since when each hears the other; 0: not now
-	missed  Instant // since when it is heard and does not hear this node; 0: it does
-	apart   Stamp   // its chain was reported as a conflict
+	id     NodeID
+	inc    Incarnation
+	stamp  Stamp
+	hears  Set
+	links  Set
+	ready  Set
+	told   bool    // something is known at all
+	since  Instant // since when each hears the other; 0: not now
+	missed Instant // since when it is heard and does not hear this node; 0: it does
+	apart  Stamp   // its chain was reported as a conflict
 }
 
 // Machine is one node's part.

@@ -354,6 +354,30 @@ func TestLeavingMovesWhatItOwns(t *testing.T) {
 	}
 }
 
+// TestLeavingOfTwoInSyncOfOneEach: who stays goes on with what it has.
+func TestLeavingOfTwoInSyncOfOneEach(t *testing.T) {
+	cfg := pair()
+	cfg.Resources = append(cfg.Resources, ResourceConfig{"logs", []NodeID{0, 1}, SetOf(0, 1)})
+	c := newCluster(t, cfg)
+	both := SetOf(0, 1)
+	c.beats(8, both)
+	c.step(0, Move{Resource: "logs", To: 1})
+	c.beats(8, both)
+	c.step(0, Drop{"data"})
+	c.step(1, Drop{"logs"})
+	c.beats(20, both)
+	c.step(0, Leave{true})
+	c.beats(8, both)
+	if v := c.m[1].View(); v.Resource("data").InSync != SetOf(0) || v.Resource("logs").InSync != SetOf(1) || !v.Members[0].Leaving {
+		t.Fatalf("%v", v)
+	}
+	delete(c.m, 0)
+	c.beats(8, SetOf(1))
+	if v := c.m[1].View(); v.Set() != SetOf(1) || v.Resource("logs").Owner != 1 || v.Resource("data").Owner != Nobody {
+		t.Errorf("%v, waits %q", v, c.m[1].Waits())
+	}
+}
+
 func TestMovesAndGroups(t *testing.T) {
 	c := newCluster(t, pair())
 	c.beats(8, SetOf(0, 1))

@@ -36,7 +36,7 @@ type Message struct {
 	Round   Round // Ask and its answers, Store and its answers: the asker's
 	Told    Round // Promise: the round of View; Refuse: the one promised
 	View    *View // Ask, Committed: the sender's; Promise: what it stored; Store: the proposed
-	Leaving bool  // Hello, Promise: the sender is
+	Leaving bool  // Promise: the sender is
 	Hears   Set   // Hello
 	Links   Set   // Hello: those that hear the sender too
 	Ready   Set   // Hello: and those that did for Rejoin

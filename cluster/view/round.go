@@ -16,7 +16,7 @@ func (m *Machine) receive(msg *Message) {
 	m.saw(msg.From, msg.Inc, msg.Serial)
 	rel := msg.Stamp.against(m.st.View.stamp())
 	if msg.Kind == Hello {
-		*o = other{id: o.id, inc: msg.Inc, stamp: msg.Stamp, hears: msg.Hears, links: msg.Links, ready: msg.Ready, leaving: msg.Leaving, told: true, since: o.since, missed: o.missed, apart: o.apart}
+		*o = other{id: o.id, inc: msg.Inc, stamp: msg.Stamp, hears: msg.Hears, links: msg.Links, ready: msg.Ready, told: true, since: o.since, missed: o.missed, apart: o.apart}
 	}
 	if rel == apart {
 		if o.apart != msg.Stamp {

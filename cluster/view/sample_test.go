@@ -42,7 +42,7 @@ func sampleMessages() []*Message {
 	r := Round{9, 5, 0xa5}
 	return []*Message{
 		with(func(m *Message) {
-			m.Kind, m.Hears, m.Links, m.Ready, m.Leaving = Hello, SetOf(0, 5), SetOf(0), SetOf(0), true
+			m.Kind, m.Hears, m.Links, m.Ready = Hello, SetOf(0, 5), SetOf(0), SetOf(0)
 		}),
 		with(func(m *Message) { m.Kind, m.Round, m.View = Ask, r, v }),
 		with(func(m *Message) { m.Kind, m.Stamp, m.Round = Ask, Stamp{}, r }),

@@ -54,7 +54,7 @@ func (m *Machine) meet() {
 
 // Hello is what this node tells in every heartbeat. It is to be made for each of them.
 func (m *Machine) Hello() Message {
-	return Message{Kind: Hello, Hears: m.heard, Links: m.links(), Ready: m.ready(), Leaving: m.leaving}
+	return Message{Kind: Hello, Hears: m.heard, Links: m.links(), Ready: m.ready()}
 }
 
 // Greet gives the heartbeats of this moment, one for each other node.

@@ -244,24 +244,37 @@ func (v *View) InSyncAs(id NodeID) Incarnation {
 	return 0
 }
 
-// Leader breaks the tie among the members of a view.
+// Leader breaks the tie among the members of a view: the lowest of the data members
+// that are in sync of most resources, one that is not leaving if there is one. Of one
+// resource that is the rule's "in the in-sync set". Of several, a member in every set
+// would be too much to ask: with two resources, each in sync on another node, the
+// lowest would lead although it leaves, and its peer stop with it.
 func (v *View) Leader() NodeID {
-	var all, data, staying Set
+	var all, best, staying Set
+	most := 0
 	for i := range v.Members {
 		m := &v.Members[i]
 		all |= SetOf(m.ID)
-		if !m.Witness {
-			data |= SetOf(m.ID)
+		if m.Witness {
+			continue
+		}
+		n := 0
+		for j := range v.Resources {
+			if v.Resources[j].InSync.Has(m.ID) {
+				n++
+			}
+		}
+		if n > most {
+			best, staying, most = 0, 0, n
+		}
+		if n == most {
+			best |= SetOf(m.ID)
 			if !m.Leaving {
 				staying |= SetOf(m.ID)
 			}
 		}
 	}
-	everywhere := data
-	for i := range v.Resources {
-		everywhere &= v.Resources[i].InSync
-	}
-	for _, s := range [...]Set{everywhere & staying, everywhere, data} {
+	for _, s := range [...]Set{staying, best} {
 		if s != 0 {
 			return s.lowest()
 		}

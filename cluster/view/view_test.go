@@ -22,6 +22,8 @@ func TestLeader(t *testing.T) {
 		{"who is in sync", View{Members: members(0, 1), Resources: []Resource{{InSync: SetOf(1)}}}, 1},
 		{"in every set", View{Members: members(0, 1, 2), Resources: []Resource{{InSync: SetOf(0, 1)}, {InSync: SetOf(1, 2)}}}, 1},
 		{"in no common set", View{Members: members(0, 1), Resources: []Resource{{InSync: SetOf(0)}, {InSync: SetOf(1)}}}, 0},
+		{"in most sets", View{Members: members(0, 1), Resources: []Resource{{InSync: SetOf(0)}, {InSync: SetOf(1)}, {InSync: SetOf(1)}}}, 1},
+		{"each in one set, and the lowest leaves", View{Members: []Member{{ID: 0, Inc: 1, Leaving: true}, {ID: 1, Inc: 1}}, Resources: []Resource{{InSync: SetOf(0)}, {InSync: SetOf(1)}}}, 1},
 		{"who leaves is passed over", View{Members: []Member{{ID: 0, Inc: 1, Leaving: true}, {ID: 1, Inc: 1}}, Resources: []Resource{{InSync: SetOf(0, 1)}}}, 1},
 		{"but not for one behind", View{Members: []Member{{ID: 0, Inc: 1, Leaving: true}, {ID: 1, Inc: 1}}, Resources: []Resource{{InSync: SetOf(0)}}}, 0},
 		{"the only one in sync is absent", View{Members: members(1, 2), Resources: []Resource{{InSync: SetOf(0)}}}, 1},
