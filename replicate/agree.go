@@ -129,6 +129,7 @@ func (m *Machine) facts() Facts {
 		Instance: m.instance, Mode: m.cfg.Mode.String(),
 		Opened: m.opened, Alone: m.alone, AgreedEpoch: m.agreed,
 		Diskless: m.disk != diskOpen, DirtyBytes: m.st.Dirty.Count() * metadata.BlockSize,
+		Generation: m.grant.Generation, Incarnation: m.grant.Incarnation,
 	}
 }
 
@@ -149,6 +150,9 @@ func (m *Machine) decide() {
 	v := Judge(&m.mine, &m.peer)
 	if v.Outcome >= Adopt && v.Source != m.cfg.Peer && v.Source != "" && m.mine.Diskless || m.peer.Diskless && v.Source == m.cfg.Peer {
 		v = Verdict{Outcome: Refused, Rule: 1, Reason: "the replica to copy from has no disk"}
+	}
+	if why := m.stranger(); why != "" {
+		v = Verdict{Outcome: Refused, Rule: 15, Reason: why, Hint: "see hastctl cluster status"}
 	}
 	m.verdict = v
 	m.report(Report{Kind: ReportVerdict, New: v.String(), Reason: v.Reason})

@@ -36,7 +36,12 @@ type Facts struct {
 
 	// Diskless: the sender is a primary whose own disk failed; its counters are
 	// those it had.
-	Diskless   bool  `json:"diskless,omitempty"`
+	Diskless bool `json:"diskless,omitempty"`
+	// With quorum: the generation of the view that the sender knows, and its own
+	// incarnation in it.
+	Generation  uint64 `json:"generation,omitempty"`
+	Incarnation uint64 `json:"incarnation,omitempty"`
+
 	DirtyBytes int64 `json:"dirty_bytes"` // for people
 }
 

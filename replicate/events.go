@@ -142,6 +142,7 @@ const (
 	CmdRecover                              // discard this node's data in a split-brain
 	CmdShutdown                             // daemon stops cleanly: as role init, but keeps prevrole's meaning
 	CmdReplaceConfig                        // Live settings changed: Config
+	CmdGrant                                // what the cluster's view allows: Grant
 )
 
 // Command is one order and its answer is EffAnswer with the same ID.
@@ -152,6 +153,7 @@ type Command struct {
 	Force     bool // promotion against advice; demotion that cuts the provider's users
 	WithError bool
 	Config    *Live
+	Grant     *Grant
 }
 
 // RefusalCode classifies a refused command; the command line turns it into an

@@ -263,6 +263,8 @@ func (m *Machine) mayAnswerAlone() bool {
 func (m *Machine) suspension() {
 	why := ""
 	switch {
+	case m.role == metadata.Primary && m.withheld() != "":
+		why = m.withheld()
 	case m.role != metadata.Primary || m.phase == linked && (m.sound() || m.peerSound()):
 	case m.disk != diskOpen:
 		why = "both-failed"

@@ -95,10 +95,12 @@ type Machine struct {
 	resumed      bool // the operator ended the suspension by going on alone
 	failing      bool // … by failing what waits
 	suspended    string
-	overtaken    bool // the peer is primary too, and has newer data
-	taking       bool // the peer is taking over the record
-	badDisk      bool // this disk failed while the peer's replica was good
-	marked       bool // … and that is recorded
+	grant        Grant  // what the cluster's view allows
+	syncedPeer   uint64 // the peer's incarnation, if its replica holds all that was acknowledged
+	overtaken    bool   // the peer is primary too, and has newer data
+	taking       bool   // the peer is taking over the record
+	badDisk      bool   // this disk failed while the peer's replica was good
+	marked       bool   // … and that is recorded
 	seq          uint64
 	bySeq        map[uint64]*req
 	round        round
@@ -216,6 +218,7 @@ func (m *Machine) settle() {
 			m.emit(Effect{Kind: EffCommit, Op: m.commitOp, Writes: ws})
 		}
 	}
+	m.countPeer()
 	m.observe()
 }
 
@@ -288,6 +291,9 @@ func (m *Machine) Deadline() (Instant, bool) {
 	}
 	sooner(m.deadline)
 	sooner(m.askUntil)
+	if m.role == metadata.Primary && m.leased() {
+		sooner(m.grant.Until)
+	}
 	if m.awakeAt != 0 {
 		sooner(m.awakeAt + awakeEvery)
 	}

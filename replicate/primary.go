@@ -62,7 +62,7 @@ func (m *Machine) readable(r *req) part {
 	switch {
 	case m.phase == agreeing && !m.alone:
 		return none // the facts say that nothing was read from this replica alone
-	case m.asking() || m.suspended == "peer-primary":
+	case m.asking() || m.suspended == "peer-primary" || m.suspended == "no-lease":
 		return none // the peer may have, or has, what is newer
 	case m.sound():
 		return done
@@ -231,7 +231,7 @@ func (m *Machine) onReceived(seqs []uint64) {
 // tryAnswer acknowledges a write as soon as the mode allows it: the one place
 // where a write becomes the application's.
 func (m *Machine) tryAnswer(r *req) {
-	if r.state != rRunning || r.local == asked || m.taking || m.phase == agreeing {
+	if r.state != rRunning || r.local == asked || m.taking || m.phase == agreeing || m.withheld() == "no-lease" {
 		return
 	}
 	if m.phase == linked {

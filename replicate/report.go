@@ -104,7 +104,10 @@ func (m *Machine) Status(now Instant) Status {
 		s.PeerRole = m.peer.Role.String()
 	}
 	if m.cfg.NeedLease {
-		s.SuspendReason = "no-lease" // nobody grants one yet, so nothing is primary
+		s.Grant, s.Synced = m.grant, m.syncedPeer
+		if m.suspended == "" && !m.leased() {
+			s.SuspendReason = "no-lease"
+		}
 	}
 	if m.st == nil {
 		return s

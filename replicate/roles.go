@@ -48,6 +48,9 @@ func (m *Machine) onCommand(c *Command) {
 	case CmdResume:
 		m.onResume(c)
 		return
+	case CmdGrant:
+		m.onGrant(c)
+		return
 	}
 	if m.job != nil {
 		m.finish(c, &Refusal{RefusedBusy, "another order for this resource is being carried out", "try again in a moment"})
@@ -225,7 +228,7 @@ func (m *Machine) connect(now bool) {
 
 // promote makes a secondary primary: first whatever word of the peer can be had.
 func (m *Machine) promote() {
-	if m.cfg.NeedLease {
+	if m.cfg.NeedLease && !m.leased() {
 		m.done(&Refusal{RefusedPolicy, "promotion refused: quorum is \"majority\" and this node holds no lease", "let vipd decide, or see hastctl cluster status"})
 		return
 	}
@@ -248,6 +251,9 @@ func (m *Machine) promote() {
 		m.connectAnew()
 	}
 	until := m.now + ProbeTime
+	if m.cfg.NeedLease && m.grant.Peer == 0 {
+		until = m.now // the view knows that the peer is gone
+	}
 	if m.phase == unlinked { // its silence counts from when it began
 		until = max(m.now, min(until, m.downSince+ProbeTime))
 	}
@@ -561,6 +567,10 @@ func (m *Machine) onResume(c *Command) {
 		m.failing = true
 		m.failHeld()
 		m.finish(c, nil)
+		return
+	}
+	if why := m.withheld(); why != "" {
+		m.finish(c, &Refusal{RefusedPolicy, "the cluster has not decided that this node goes on (" + why + ")", "see hastctl cluster status"})
 		return
 	}
 	if !m.sound() {

@@ -28,6 +28,8 @@ type Status struct {
 	Inflight                     int
 	LagBytes                     int64   // async: acknowledged and not confirmed by the peer
 	LagAge                       Instant // since when the oldest of them waits
+	Grant                        Grant   // with quorum: what the view allows
+	Synced                       uint64  // … and the peer's incarnation, if it is in sync
 }
 
 // Counters only grow; they are the source of the metrics.

@@ -44,7 +44,7 @@ func (o Outcome) String() string { return outcomeNames[o] }
 // Verdict is the outcome, with everything that follows from it.
 type Verdict struct {
 	Outcome Outcome
-	Rule    int    // the deciding row above; 12: two primaries, 13: primary in use, 14: direction not certain
+	Rule    int    // the deciding row above; 12: two primaries, 13: primary in use, 14: direction not certain, 15: the cluster's view
 	Source  string // node; empty if there is none
 	Target  string
 	Full    bool   // everything is copied: the maps do not belong together
