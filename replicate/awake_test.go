@@ -23,25 +23,19 @@ func slept(t *testing.T, d Instant) *script {
 	return s
 }
 
-// answered says whether a request was answered well in the transcript since.
+// answered says whether a request was answered so.
 func (s *script) answered(req ReqID, err Err) bool {
-	for i := range s.out {
-		if e := &s.out[i]; e.Kind == EffReply && e.Req == req && e.Err == err {
-			return true
-		}
-	}
-	return false
+	got, ok := s.replies[req]
+	return ok && got == err
 }
 
 // drain ends what is under way on this node, and says whether the request was answered.
 func (s *script) drain(req ReqID) bool {
 	s.t.Helper()
-	got := s.answered(req, OK)
 	for len(s.open) > 0 {
 		s.done(s.open[0].label)
-		got = got || s.answered(req, OK)
 	}
-	return got
+	return s.answered(req, OK)
 }
 
 func TestSleeperAsksBeforeItGoesOnAlone(t *testing.T) {
@@ -113,12 +107,8 @@ func TestSleeperWasOvertaken(t *testing.T) {
 		t.Error("a peer that has newer data and cannot be reached does not make this data good")
 	}
 	s.order(Command{Kind: CmdRole, Role: metadata.Secondary})
-	failed := s.answered(1, ErrIO)
-	for len(s.open) > 0 {
-		s.done(s.open[0].label)
-		failed = failed || s.answered(1, ErrIO)
-	}
-	if !failed || s.m.role != metadata.Secondary || s.m.marks().Has(metadata.Raised) {
+	s.drain(1)
+	if failed := s.answered(1, ErrIO); !failed || s.m.role != metadata.Secondary || s.m.marks().Has(metadata.Raised) {
 		t.Errorf("stepping down: failed %v, role %s, marks %s", failed, s.m.role, s.m.marks())
 	}
 	s = overtaken(t)

@@ -215,12 +215,8 @@ func TestOwnershipIsLost(t *testing.T) {
 		t.Errorf("phase %d, suspended %q", s.m.phase, s.m.suspended)
 	}
 	s.order(Command{Kind: CmdRole, Role: metadata.Secondary, Force: true})
-	failed := s.answered(1, ErrIO)
-	for len(s.open) > 0 {
-		s.done(s.open[0].label)
-		failed = failed || s.answered(1, ErrIO)
-	}
-	if !failed || s.m.role != metadata.Secondary {
+	s.drain(1)
+	if failed := s.answered(1, ErrIO); !failed || s.m.role != metadata.Secondary {
 		t.Errorf("stepping down: failed %v, role %s", failed, s.m.role)
 	}
 }

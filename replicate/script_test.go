@@ -32,6 +32,7 @@ type script struct {
 	peer    Facts
 	dirty   []byte // of the peer's map, its first words
 	out     []Effect
+	replies map[ReqID]Err // of the requests answered so far
 }
 
 // pendingOp is an operation the machine waits for.
@@ -162,6 +163,11 @@ func (s *script) take(e *Effect) {
 			op.writes = append(op.writes, metadata.Write{Offset: w.Offset, Data: append([]byte(nil), w.Data...)})
 		}
 		s.open = append(s.open, op)
+	case EffReply:
+		if s.replies == nil {
+			s.replies = map[ReqID]Err{}
+		}
+		s.replies[e.Req] = e.Err
 	case EffSend:
 		msg := e.Msg
 		msg.Seqs = append([]uint64(nil), msg.Seqs...)
