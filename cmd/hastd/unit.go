@@ -252,6 +252,11 @@ func sampleOf(s *runner.Snapshot, local string, paths []string) metrics.Sample {
 		Repairs: s.Counters.Repairs, Reconnects: s.Counters.Reconnects, SplitBrains: s.Counters.SplitBrains,
 		LagBytes: s.LagBytes, LagSeconds: time.Duration(s.LagAge).Seconds(), RoundTrip: s.RoundTrip,
 	}
+	if s.Quorum {
+		m.Resource.Quorum = &api.Quorum{
+			Generation: s.Grant.Generation, Owner: s.Grant.Owner, Hold: s.Grant.Hold, Synced: s.Synced, LeaseLeftMS: s.LeaseLeft.Milliseconds(),
+		}
+	}
 	for i, name := range paths {
 		m.Paths = append(m.Paths, metrics.Path{Name: name, Up: s.PeerAddress != "" && s.PeerPath == i})
 	}

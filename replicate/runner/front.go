@@ -41,6 +41,7 @@ type front struct {
 	idle     []*part
 	requests []*request // idle ones
 	done     []*blockdev.Request
+	withheld []*blockdev.Request // done well, but there is no lease to say so
 	group    []*blockdev.Request
 	inflight int
 }
@@ -258,6 +259,7 @@ func (r *Resource) finish(q *request) {
 // complete tells each front end of its finished requests.
 func (r *Resource) complete() {
 	f := &r.front
+	r.withhold()
 	for len(f.done) > 0 {
 		owner := f.done[0].Owner
 		f.group = f.group[:0]

@@ -35,6 +35,7 @@ type Resource struct {
 	link    *link
 	watch   *observer
 	born    time.Time
+	booted  Boottime      // when the machine's clock began
 	ended   chan struct{} // the owner has stopped
 	stop    chan struct{} // the disk watch ends
 	helpers sync.WaitGroup
@@ -66,6 +67,8 @@ type Resource struct {
 	maxRequest int64
 	provider   blockdev.Provider
 	answers    map[uint64]chan error
+	grant      replicate.Grant // with quorum: what was granted last
+	leaving    bool            // the device goes away
 	turnAt     replicate.Instant
 	armed      replicate.Instant // when the timer will go off; 0: it will not
 	timer      *time.Timer
@@ -81,6 +84,7 @@ func New(opts Options) (*Resource, error) {
 	r := &Resource{
 		opts:       opts,
 		born:       time.Now(),
+		booted:     BootNow(),
 		ended:      make(chan struct{}),
 		stop:       make(chan struct{}),
 		answers:    make(map[uint64]chan error),
@@ -138,13 +142,21 @@ func randomID() uint64 {
 }
 
 // now is the machine's clock: it never jumps and is never zero.
-func (r *Resource) now() replicate.Instant { return replicate.Instant(time.Since(r.born)) + 1 }
+func (r *Resource) now() replicate.Instant {
+	if r.opts.NeedLease {
+		return r.instant(BootNow())
+	}
+	return replicate.Instant(time.Since(r.born)) + 1
+}
 
 // Command gives the machine an order and waits for its answer: nil, or a
 // *replicate.Refusal. When the context ends first the order still stands, and the
-// answer says so.
+// answer says so. The end of a lease that is granted is a reading of CLOCK_BOOTTIME.
 func (r *Resource) Command(ctx context.Context, c replicate.Command) error {
 	c.ID = r.commandID.Add(1)
+	if c.Grant != nil {
+		c.Grant = r.ownClock(*c.Grant)
+	}
 	answer := make(chan error, 1)
 	ok := r.box.post(item{ev: replicate.Event{Kind: replicate.EvCommand, Command: &c}, answer: answer})
 	if !ok {

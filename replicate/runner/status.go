@@ -29,6 +29,8 @@ type Snapshot struct {
 	RoundTrip        time.Duration // 0: not known
 	BuffersFree      int64         // bytes of application memory not in use
 	Requests         int           // application requests under way
+	Quorum           bool          // the cluster's view decides: Status.Grant
+	LeaseLeft        time.Duration // … and how long its lease lasts
 	Metrics          Metrics
 }
 
@@ -52,6 +54,10 @@ func (r *Resource) snapshot() *Snapshot {
 		BuffersFree: r.appMem.Free(),
 		Requests:    r.front.inflight,
 		Metrics:     r.metrics.Metrics,
+	}
+	if r.opts.NeedLease {
+		s.Quorum = true
+		s.LeaseLeft = time.Duration(max(s.Grant.Until-r.now(), 0))
 	}
 	if p, e := r.provider, r.export.Load(); p != nil && e != nil {
 		s.Provider = &ProviderInfo{p.Kind(), p.Path(), e.size}

@@ -224,14 +224,17 @@ func (r *Resource) carryOutRare(e *replicate.Effect) {
 			r.session.s.Close(e.Text)
 		}
 	case replicate.EffProviderStart:
+		r.leaving = false
 		ex := &export{size: e.Size, sector: int(e.SectorSize)}
 		r.helpers.Go(func() { r.startProvider(op, ex) })
 	case replicate.EffProviderStop:
+		r.leaving = true
 		p, force := r.provider, e.Force
 		r.helpers.Go(func() { r.stopProvider(p, op, force) })
 	case replicate.EffAnswer:
 		if c := r.answers[e.Command]; c != nil {
 			delete(r.answers, e.Command)
+			r.granted()
 			if e.Refusal != nil {
 				c <- e.Refusal
 			} else {

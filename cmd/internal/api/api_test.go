@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -170,6 +171,10 @@ func TestRequestsAndTheirAnswers(t *testing.T) {
 		{"resume", "POST", "/v1/resources/data/resume", ``, nil, 200, 0, replicate.Command{Kind: replicate.CmdResume}},
 		{"resume with errors", "POST", "/v1/resources/data/resume", `{"error":true}`, nil, 200, 0, replicate.Command{Kind: replicate.CmdResume, WithError: true}},
 		{"recover", "POST", "/v1/resources/data/recover", `{"discard_local":true}`, nil, 200, 0, replicate.Command{Kind: replicate.CmdRecover}},
+		{"grant", "POST", "/v1/resources/data/grant", `{"generation":7,"incarnation":1,"peer":2,"owner":true,"hold":true,"lease_end":99}`, nil, 200, 0,
+			replicate.Command{Kind: replicate.CmdGrant, Grant: &replicate.Grant{Generation: 7, Incarnation: 1, Peer: 2, Owner: true, Hold: true, Until: 99}}},
+		{"grant of nothing", "POST", "/v1/resources/data/grant", `{"owner":true}`, nil, 400, exit.Usage, replicate.Command{}},
+		{"grant of a lease in no time", "POST", "/v1/resources/data/grant", `{"generation":7,"lease_end":-1}`, nil, 400, exit.Usage, replicate.Command{}},
 		{"recover without saying so", "POST", "/v1/resources/data/recover", ``, nil, 400, exit.Usage, replicate.Command{}},
 		{"unknown role", "POST", "/v1/resources/data/role", `{"role":"master"}`, nil, 400, exit.Usage, replicate.Command{}},
 		{"unknown field", "POST", "/v1/resources/data/role", `{"role":"init","forced":true}`, nil, 400, exit.Usage, replicate.Command{}},
@@ -197,7 +202,7 @@ func TestRequestsAndTheirAnswers(t *testing.T) {
 			if rec.Code != c.status {
 				t.Errorf("status %d, want %d: %s", rec.Code, c.status, rec.Body)
 			}
-			if got != c.want {
+			if !reflect.DeepEqual(got, c.want) {
 				t.Errorf("command %+v, want %+v", got, c.want)
 			}
 			var f2 Failure

@@ -176,6 +176,18 @@ func parseCommand(w http.ResponseWriter, r *http.Request) (replicate.Command, er
 		var req ResumeRequest
 		err := readBody(w, r, &req)
 		return replicate.Command{Kind: replicate.CmdResume, WithError: req.Error}, err
+	case "grant":
+		var req GrantRequest
+		if err := readBody(w, r, &req); err != nil {
+			return c, err
+		}
+		if req.Generation == 0 || req.LeaseEnd < 0 {
+			return c, exit.New(exit.Usage, "docs/api.md shows the bodies", "a grant has a generation, and the end of a lease is not negative")
+		}
+		return replicate.Command{Kind: replicate.CmdGrant, Grant: &replicate.Grant{
+			Generation: req.Generation, Incarnation: req.Incarnation, Peer: req.Peer, Owner: req.Owner, Hold: req.Hold,
+			Adding: req.Adding, Until: replicate.Instant(req.LeaseEnd),
+		}}, nil
 	case "recover":
 		var req RecoverRequest
 		if err := readBody(w, r, &req); err != nil {

@@ -41,7 +41,8 @@ type Resource struct {
 	DirtyBytes  int64     `json:"dirty_bytes"`
 	Sync        Sync      `json:"sync"`
 	IO          IO        `json:"io"`
-	Reason      string    `json:"reason"` // a sentence: why the status is not complete
+	Quorum      *Quorum   `json:"quorum,omitempty"` // with quorum = "majority"
+	Reason      string    `json:"reason"`           // a sentence: why the status is not complete
 	// Added after the first contract.
 	Marks []string `json:"marks"` // of the local replica: raised inconsistent …
 	Local string   `json:"local"` // path of the component
@@ -78,6 +79,15 @@ type IO struct {
 	Reason    string `json:"reason"` // peer-lost peer-primary no-lease reconfiguration both-failed operator
 }
 
+// Quorum is what the cluster's view allows, with quorum = "majority".
+type Quorum struct {
+	Generation  uint64 `json:"generation"`
+	Owner       bool   `json:"owner"`
+	Hold        bool   `json:"hold"`   // writes that the peer did not acknowledge wait for a view without it
+	Synced      uint64 `json:"synced"` // the peer's incarnation, if it holds all that was acknowledged
+	LeaseLeftMS int64  `json:"lease_left_ms"`
+}
+
 // Event is one line of GET /v1/events.
 type Event struct {
 	Time   time.Time `json:"time"`
@@ -102,6 +112,18 @@ type RoleRequest struct {
 type ResumeRequest struct {
 	// Error: requests that wait end in errors instead of going on alone.
 	Error bool `json:"error,omitempty"`
+}
+
+// GrantRequest is the body of POST /v1/resources/NAME/grant: what the cluster's view
+// allows this node, passed on by vipd. An older generation is refused.
+type GrantRequest struct {
+	Generation  uint64 `json:"generation"`
+	Incarnation uint64 `json:"incarnation"`
+	Peer        uint64 `json:"peer"` // the peer's incarnation, 0: it is no member
+	Owner       bool   `json:"owner"`
+	Hold        bool   `json:"hold"`             // the view, or a proposal since, counts the peer as in sync
+	Adding      uint64 `json:"adding,omitempty"` // it is to be counted again, in this incarnation
+	LeaseEnd    int64  `json:"lease_end"`        // by CLOCK_BOOTTIME, nanoseconds; 0: no lease
 }
 
 // RecoverRequest is the body of POST /v1/resources/NAME/recover.
