@@ -22,8 +22,8 @@ type Grant struct {
 	Generation uint64
 	// Incarnation is this node's in the view, Peer the peer's; 0: it is no member.
 	Incarnation, Peer uint64
-	// Owner: this node owns the resource.
-	Owner bool
+	// Owner: this node owns the resource. PeerOwner: the peer does.
+	Owner, PeerOwner bool
 	// Hold: the view, or a proposal of this node since, counts the peer as in sync.
 	Hold bool
 	// Until is the end of the lease; 0: there is none.
@@ -43,7 +43,7 @@ func (m *Machine) onGrant(c *Command) {
 	case g.Generation < old.Generation:
 		m.finish(c, &Refusal{RefusedPolicy, fmt.Sprintf("generation %d is known here, %d is older", old.Generation, g.Generation), ""})
 		return
-	case g.Adding != 0 && m.syncedPeer != g.Adding:
+	case g.Adding != 0 && m.syncedPeer != g.Adding && !(old.Hold && g.Adding == old.Peer):
 		m.finish(c, &Refusal{RefusedPolicy, m.cfg.Peer + " is not in sync", "it is counted again once the sync is complete"})
 		return
 	case g.Generation == old.Generation:
@@ -71,7 +71,7 @@ func (m *Machine) newView(old uint64) {
 		m.hangUp(m.cfg.Peer + " was started anew")
 	case m.role == metadata.Primary && !g.Owner:
 		m.hangUp(m.cfg.Node + " does not own " + m.cfg.Resource + " any more")
-	case m.role != metadata.Primary && m.phase == linked && m.peer.Role == metadata.Primary && g.Owner:
+	case m.role != metadata.Primary && m.phase == linked && m.peer.Role == metadata.Primary && !g.PeerOwner:
 		m.hangUp(m.cfg.Peer + " does not own " + m.cfg.Resource + " any more")
 	}
 	if m.syncedPeer != m.grant.Peer {
@@ -121,9 +121,9 @@ func (m *Machine) stranger() string {
 		return peer + " is not a member of the cluster's view"
 	case m.peer.Incarnation != g.Peer:
 		return peer + " was started anew, and the cluster's view names the one before"
-	case m.peer.Role == metadata.Primary && g.Owner && m.peer.Generation < g.Generation:
+	case m.peer.Role == metadata.Primary && !g.PeerOwner && m.peer.Generation <= g.Generation:
 		return peer + " is primary by an older view"
-	case m.role == metadata.Primary && !g.Owner && m.peer.Generation >= g.Generation:
+	case m.role == metadata.Primary && !g.Owner:
 		return m.cfg.Node + " is primary by an older view"
 	}
 	return ""

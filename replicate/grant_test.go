@@ -221,6 +221,30 @@ func TestOwnershipIsLost(t *testing.T) {
 	}
 }
 
+// A primary that the view does not name as owner gets nothing confirmed any more.
+func TestSecondaryKnowsTheOwner(t *testing.T) {
+	s := quorate(t)
+	s.peer.Role = metadata.Primary
+	s.silently(func() {
+		s.granted(Grant{Generation: 1, Incarnation: incA, Peer: incB, PeerOwner: true})
+		s.role(metadata.Secondary)
+		s.settle()
+		s.up()
+		s.settle()
+	})
+	if s.m.phase != linked {
+		t.Fatalf("phase %d: %s", s.m.phase, s.m.wordReason)
+	}
+	s.granted(Grant{Generation: 2, Incarnation: incA, Peer: incB, PeerOwner: true})
+	if s.m.phase != linked {
+		t.Error("a view that leaves the owner as it is parts the pair")
+	}
+	s.granted(Grant{Generation: 3, Incarnation: incA, Peer: incB})
+	if s.m.phase == linked {
+		t.Error("linked to a primary that owns nothing")
+	}
+}
+
 // A peer that the view has anew, or no longer, is parted from at once.
 func TestViewPartsFromThePeer(t *testing.T) {
 	for _, peer := range []uint64{0, incB + 1} {

@@ -83,7 +83,7 @@ func FuzzCommandBody(f *testing.F) {
 			plain = ResumeRequest{Error: got.WithError}
 		case replicate.CmdGrant:
 			g := got.Grant
-			plain = GrantRequest{g.Generation, g.Incarnation, g.Peer, g.Owner, g.Hold, g.Adding, int64(g.Until)}
+			plain = GrantRequest{g.Generation, g.Incarnation, g.Peer, g.Owner, g.PeerOwner, g.Hold, g.Adding, int64(g.Until)}
 		case replicate.CmdRecover:
 			plain = RecoverRequest{DiscardLocal: true}
 		}

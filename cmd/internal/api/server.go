@@ -185,7 +185,7 @@ func parseCommand(w http.ResponseWriter, r *http.Request) (replicate.Command, er
 			return c, exit.New(exit.Usage, "docs/api.md shows the bodies", "a grant has a generation, and the end of a lease is not negative")
 		}
 		return replicate.Command{Kind: replicate.CmdGrant, Grant: &replicate.Grant{
-			Generation: req.Generation, Incarnation: req.Incarnation, Peer: req.Peer, Owner: req.Owner, Hold: req.Hold,
+			Generation: req.Generation, Incarnation: req.Incarnation, Peer: req.Peer, Owner: req.Owner, PeerOwner: req.PeerOwner, Hold: req.Hold,
 			Adding: req.Adding, Until: replicate.Instant(req.LeaseEnd),
 		}}, nil
 	case "recover":

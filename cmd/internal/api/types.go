@@ -121,6 +121,7 @@ type GrantRequest struct {
 	Incarnation uint64 `json:"incarnation"`
 	Peer        uint64 `json:"peer"` // the peer's incarnation, 0: it is no member
 	Owner       bool   `json:"owner"`
+	PeerOwner   bool   `json:"peer_owner"`
 	Hold        bool   `json:"hold"`             // the view, or a proposal since, counts the peer as in sync
 	Adding      uint64 `json:"adding,omitempty"` // it is to be counted again, in this incarnation
 	LeaseEnd    int64  `json:"lease_end"`        // by CLOCK_BOOTTIME, nanoseconds; 0: no lease
