@@ -357,7 +357,7 @@ func (d *database) leave(ctx context.Context) error {
 		return fmt.Errorf("%w\n%s", err, d.tail())
 	}
 	d.bench.stop()
-	if _, err := command(ctx, d.as, "", filepath.Join(d.bin, "pg_checksums"), "--check", "-D", d.data(n.Side)); err != nil {
+	if _, err := commandWithin(ctx, readLimit, d.as, "", filepath.Join(d.bin, "pg_checksums"), "--check", "-D", d.data(n.Side)); err != nil {
 		return err
 	}
 	d.sums++

@@ -14,6 +14,7 @@ import (
 // longer than this does not wait, he hangs.
 const (
 	toolLimit    = 60 * time.Second // for a program that ends by itself
+	readLimit    = 5 * time.Minute  // for one that reads everything, perhaps from a slow disk over the network
 	promoteLimit = 60 * time.Second // for a promotion that has to succeed
 	syncLimit    = 3 * time.Minute  // for both replicas to be complete
 	moveLimit    = 60 * time.Second // for an application to get answers again
@@ -63,7 +64,11 @@ func tool(ctx context.Context, argv ...string) (string, error) {
 type credential = syscall.Credential
 
 func command(ctx context.Context, as *credential, stdin string, argv ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, toolLimit)
+	return commandWithin(ctx, toolLimit, as, stdin, argv...)
+}
+
+func commandWithin(ctx context.Context, limit time.Duration, as *credential, stdin string, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.WaitDelay = time.Second
