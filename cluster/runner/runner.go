@@ -249,8 +249,11 @@ func (g *Group) arm(t *time.Timer) {
 }
 
 func (g *Group) step(ctx context.Context, ev cluster.Event) {
-	for _, e := range g.machine.Step(g.now(), ev, nil) {
-		g.carryOut(ctx, &e)
+	effects := g.machine.Step(g.now(), ev, nil)
+	for i := range effects {
+		if effects[i].Kind != cluster.EffAnswer {
+			g.carryOut(ctx, &effects[i])
+		}
 	}
 	if b, ok := g.breaks[ev.Op]; ok && (ev.Kind == cluster.EvDone || ev.Kind == cluster.EvLooked) {
 		b()
@@ -260,6 +263,12 @@ func (g *Group) step(ctx context.Context, ev cluster.Event) {
 	m := g.machine
 	g.status = Status{m.State(), m.Fault(), m.Frozen(), m.Disabled(), m.Probed(), m.Held(), g.facts.Fit, g.facts.Reason, m.Parts(), m.AutoDisabled(), m.Hosts(), m.Report()}
 	g.mu.Unlock()
+	// Who gave an order looks at the status right after its answer.
+	for i := range effects {
+		if effects[i].Kind == cluster.EffAnswer {
+			g.carryOut(ctx, &effects[i])
+		}
+	}
 	if !g.joined && m.Probed() {
 		g.joined = true
 		g.o.Decider.Join(m.Held())

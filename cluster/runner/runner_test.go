@@ -262,6 +262,17 @@ func TestGroupGoesUpAndDownInOrder(t *testing.T) {
 	}
 }
 
+func TestStatusIsThereWithTheAnswer(t *testing.T) {
+	h := newHall(t, false)
+	for range 50 {
+		must(t, h.g.Order(within(t, soon), cluster.OrderFreeze))
+		if !h.g.Status().Frozen {
+			t.Fatal("the order was answered, and the status is older")
+		}
+		must(t, h.g.Order(within(t, soon), cluster.OrderUnfreeze))
+	}
+}
+
 func TestGroupThatWasFoundIsKept(t *testing.T) {
 	h := newHall(t, true)
 	if !h.joined[0] || h.g.Status().State != cluster.Online {
