@@ -15,7 +15,7 @@ const module = "hastd"
 
 // pure are the packages whose behaviour follows from their arguments alone. That
 // is what lets test/sim replay a whole pair from one seed.
-var pure = []string{"replicate", "metadata", "carp", "cluster", "cluster/beat", "cluster/view", "cluster/lease"}
+var pure = []string{"replicate", "metadata", "carp", "cluster", "cluster/beat", "cluster/view", "cluster/lease", "cluster/fence"}
 
 // mayImport says what each production package may import of this module. A new
 // package needs a line here: that is the moment to ask where it belongs.
@@ -34,11 +34,13 @@ var mayImport = map[string][]string{
 	"cluster":          nil,
 	"cluster/beat":     nil,
 	"cluster/runner":   {"cluster"},
+	"cluster/fence":    nil,
 
-	"cluster/beat/runner": {"cluster/beat"},
-	"cluster/view":        nil,
-	"cluster/view/store":  {"cluster/view"},
-	"cluster/lease":       {"cluster/view"},
+	"cluster/beat/runner":  {"cluster/beat"},
+	"cluster/fence/runner": {"cluster/fence"},
+	"cluster/view":         nil,
+	"cluster/view/store":   {"cluster/view"},
+	"cluster/lease":        {"cluster/view"},
 }
 
 // judges are the tests that stand outside: what they must not know, lest they
