@@ -68,6 +68,7 @@ type Runner struct {
 	o     Options
 	key   *carp.CARPKey
 	calls chan carp.Event
+	asked chan struct{} // taken by the owner: it answers
 	heard chan carp.Advert
 	links chan linkState
 
@@ -109,7 +110,7 @@ const (
 func New(o Options) *Runner {
 	r := &Runner{
 		o:     o,
-		calls: make(chan carp.Event), heard: make(chan carp.Advert, maxHeard), links: make(chan linkState),
+		calls: make(chan carp.Event), asked: make(chan struct{}), heard: make(chan carp.Advert, maxHeard), links: make(chan linkState),
 		listens: map[string][2]*listener{}, up: map[string]bool{}, faults: map[string]string{},
 	}
 	if o.Protocol == CARP {
@@ -160,6 +161,17 @@ func (r *Runner) Tell(ctx context.Context, ev carp.Event) error {
 	}
 }
 
+// Alive says whether Run answers before ctx ends. The election does not notice: an
+// event, even one of nothing but time, could overtake packets that wait.
+func (r *Runner) Alive(ctx context.Context) bool {
+	select {
+	case r.asked <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // Run takes part until ctx ends, and says goodbye then.
 func (r *Runner) Run(ctx context.Context) error {
 	watching, stop := context.WithCancel(ctx)
@@ -183,6 +195,7 @@ func (r *Runner) Run(ctx context.Context) error {
 			return nil
 		case ev := <-r.calls:
 			r.step(ev)
+		case <-r.asked:
 		case a := <-r.heard:
 			r.onHeard(a)
 		case l := <-r.links:

@@ -54,6 +54,9 @@ type Options struct {
 	Failed func(part, reason string)
 	// Alarmed is told of what a person should hear of. It must not block.
 	Alarmed func(Alarm)
+	// Fence makes this machine go down at once, or says that nothing can; nil: nothing
+	// can. It must not block.
+	Fence func(part, reason string) bool
 	// Console is where a concurrency violation is written, beside the log; nil: nowhere.
 	Console Console
 }
@@ -87,6 +90,7 @@ type Group struct {
 	o      Options
 	begin  time.Time
 	events chan cluster.Event
+	asked  chan struct{} // taken by the owner: it answers
 	ended  chan struct{} // closed when Run returns
 
 	// The owner's.
@@ -115,7 +119,7 @@ const (
 // New makes a group. It does nothing yet.
 func New(o Options) *Group {
 	return &Group{
-		o: o, begin: time.Now(), events: make(chan cluster.Event, maxEvents), ended: make(chan struct{}),
+		o: o, begin: time.Now(), events: make(chan cluster.Event, maxEvents), asked: make(chan struct{}), ended: make(chan struct{}),
 		machine: cluster.NewGroup(o.Config), breaks: map[cluster.Op]context.CancelFunc{}, answers: map[uint64]chan<- string{},
 	}
 }
@@ -171,10 +175,11 @@ func (g *Group) Order(ctx context.Context, o cluster.Order) error {
 	}
 }
 
-// Alive says whether the machine takes an event before ctx ends.
+// Alive says whether the machine's owner answers before ctx ends. That its mailbox has
+// room would say little: it has for many events that nobody takes.
 func (g *Group) Alive(ctx context.Context) bool {
 	select {
-	case g.events <- cluster.Event{Kind: cluster.EvTick}:
+	case g.asked <- struct{}{}:
 		return true
 	case <-g.ended:
 		return true
@@ -226,6 +231,7 @@ func (g *Group) Run(ctx context.Context, limit time.Duration) bool {
 			return false
 		case ev := <-g.events:
 			g.step(work, ev)
+		case <-g.asked:
 		case <-timer.C:
 			g.step(work, cluster.Event{Kind: cluster.EvTick})
 		}
@@ -312,8 +318,11 @@ func (g *Group) carryOut(ctx context.Context, e *cluster.Effect) {
 		g.o.Log.Warn(part.Name+": "+text, "group", name)
 		g.alarm("restart", e.Part, text)
 	case cluster.EffFail:
-		g.o.Log.Error("failfast: this machine would go down now, but nothing can make it (toc): the group fails over instead", "group", name, "reason", e.Reason)
 		g.alarm("failfast", e.Part, e.Reason)
+		if g.o.Fence != nil && g.o.Fence(g.o.Config.Parts[e.Part].Name, e.Reason) {
+			return
+		}
+		g.o.Log.Error("failfast: this machine would go down now, but nothing can make it (toc): the group fails over instead", "group", name, "reason", e.Reason)
 	case cluster.EffSuspend:
 		g.o.Log.Error("I/O of a resource should be held here and goes on: hastctl role secondary ends it", "group", name, "part", g.o.Config.Parts[e.Part].Name, "reason", e.Reason)
 		g.alarm("suspend", e.Part, e.Reason)

@@ -273,6 +273,44 @@ func TestStatusIsThereWithTheAnswer(t *testing.T) {
 	}
 }
 
+// TestOwnerThatHangsDoesNotAnswer: a mailbox with room is no answer.
+func TestOwnerThatHangsDoesNotAnswer(t *testing.T) {
+	h := newHall(t, false)
+	if !h.g.Alive(within(t, soon)) {
+		t.Error("it does not answer")
+	}
+	held, free := make(chan struct{}), make(chan struct{})
+	h.g.o.Changed = func(cluster.State, cluster.State, string) { close(held); <-free }
+	h.g.Tell(cluster.Event{Kind: cluster.EvElected, Master: true})
+	<-held
+	if h.g.Alive(within(t, 50*time.Millisecond)) {
+		t.Error("it answers although its owner hangs")
+	}
+	h.g.o.Changed = func(cluster.State, cluster.State, string) {}
+	close(free)
+	if !h.g.Alive(within(t, soon)) {
+		t.Error("it does not answer any more")
+	}
+	h.end()
+	<-h.g.ended
+	if !h.g.Alive(within(t, soon)) {
+		t.Error("one that ended is not hung")
+	}
+}
+
+// TestFailfastAsksTheFence, and says it if there is none.
+func TestFailfastAsksTheFence(t *testing.T) {
+	h := newHall(t, false)
+	var asked []string
+	h.g.o.Fence = func(part, reason string) bool { asked = append(asked, part+"|"+reason); return false }
+	h.g.carryOut(t.Context(), &cluster.Effect{Kind: cluster.EffFail, Part: 1, Reason: "it is offline"})
+	if len(asked) != 1 || asked[0] != "g/service/b|it is offline" {
+		t.Errorf("%q", asked)
+	}
+	h.g.o.Fence = nil
+	h.g.carryOut(t.Context(), &cluster.Effect{Kind: cluster.EffFail, Part: 1, Reason: "it is offline"})
+}
+
 func TestGroupThatWasFoundIsKept(t *testing.T) {
 	h := newHall(t, true)
 	if !h.joined[0] || h.g.Status().State != cluster.Online {

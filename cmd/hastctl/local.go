@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	frunner "hastd/cluster/fence/runner"
 	"hastd/cmd/internal/component"
 	"hastd/cmd/internal/exit"
 	"hastd/conf"
@@ -178,6 +179,7 @@ device and needs no daemon, so a file can be checked anywhere.`,
 				res.OK = true
 				res.Warnings = append(res.Warnings, c.Warnings...)
 				res.Warnings = append(res.Warnings, a.keyWarnings(c)...)
+				res.Warnings = append(res.Warnings, a.fenceWarnings(c)...)
 			}
 			if a.json {
 				a.writeJSON(res)
@@ -216,6 +218,34 @@ func (a *app) keyWarnings(c *conf.Config) []string {
 		return []string{err.Error()}
 	}
 	return nil
+}
+
+// fenceWarnings tells of what cannot make a machine go down although the configuration
+// wants it to. The watchdog is looked for, never opened: that would arm it.
+func (a *app) fenceWarnings(c *conf.Config) (list []string) {
+	self, err := c.Self(a.node)
+	if c.Cluster.TOC != conf.TOCOff {
+		if err != nil || self.Witness {
+			return nil
+		}
+		var missing *frunner.WatchdogError
+		if errors.As(frunner.CheckWatchdog(c.Cluster.Watchdog), &missing) {
+			list = append(list, fmt.Sprintf("toc = %q: %v: vipd does not start on node %s; %s", c.Cluster.TOC, missing, self.Name, missing.Advice))
+		}
+		return list
+	}
+	const advice = `write toc = "reset" in [cluster], on machines with a watchdog`
+	for _, g := range c.Groups {
+		if g.Failfast {
+			list = append(list, fmt.Sprintf("failfast of group %s only fails the group over, because toc is off: %s", g.Name, advice))
+		}
+		for _, s := range g.Services {
+			if s.Failfast {
+				list = append(list, fmt.Sprintf("failfast of service %s of group %s only fails the group over, because toc is off: %s", s.Name, g.Name, advice))
+			}
+		}
+	}
+	return list
 }
 
 // defaultKeyFile is written where neither argument nor configuration names one.

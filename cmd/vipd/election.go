@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hastd/carp"
@@ -30,7 +31,8 @@ type election struct {
 	mu      sync.Mutex
 	waiting []carp.Event // at most one of a kind
 	run     *runner.Runner
-	held    bool // the group was found up, and nothing was said of that yet
+	runs    atomic.Bool // run is under way
+	held    bool        // the group was found up, and nothing was said of that yet
 }
 
 const (
@@ -141,7 +143,9 @@ func (e *election) Run(ctx context.Context) {
 		wg.Go(func() { e.keep(ctx, r) })
 	}
 	for {
+		e.runs.Store(true)
 		err := r.Run(ctx)
+		e.runs.Store(false)
 		if ctx.Err() != nil {
 			return
 		}

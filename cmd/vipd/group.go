@@ -100,6 +100,7 @@ func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
 		Drivers: drivers, Decider: decider, Log: log, Changed: u.onGroup,
 		Failed:  func(part, reason string) { s.event("part", part, "", "failed", reason) },
 		Alarmed: u.onAlarm, Console: s.console,
+		Fence: func(_, reason string) bool { return s.fence(g.Name, reason) },
 	})
 	u.watch = &crunner.Watch{
 		Group: u.machine, Storage: st, Resources: g.Resources, Every: watchEvery, Silence: s.vipd.HastdTimeout, Log: log,

@@ -57,7 +57,7 @@ func newPair(t *testing.T) (servers [2]*server, consoles [2]*notes) {
 			t.Fatal(err)
 		}
 		consoles[i] = &notes{}
-		servers[i], err = startWith(daemon.Setup{Conf: c, Node: node, Log: slog.New(slog.DiscardHandler)}, consoles[i])
+		servers[i], err = startWith(daemon.Setup{Conf: c, Node: node, Log: slog.New(slog.DiscardHandler)}, outside{console: consoles[i]})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hastd/cluster"
+	frunner "hastd/cluster/fence/runner"
 	crunner "hastd/cluster/runner"
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/build"
@@ -31,6 +33,7 @@ type server struct {
 	cancel  context.CancelFunc
 	groups  []*group // in the order of the configuration
 	console crunner.Console
+	fencer  atomic.Pointer[frunner.Fencer] // nil: toc is off
 	peers   peers
 	wg      sync.WaitGroup
 
@@ -43,15 +46,15 @@ const stopTimeout = 5 * time.Second
 
 // start brings everything up. A group that cannot work says so in its status; only
 // what makes the daemon useless or wrong is an error.
-func start(o daemon.Setup) (*server, error) { return startWith(o, crunner.SystemConsole{}) }
+func start(o daemon.Setup) (*server, error) { return startWith(o, thisMachine()) }
 
-func startWith(o daemon.Setup, console crunner.Console) (*server, error) {
+func startWith(o daemon.Setup, out outside) (*server, error) {
 	if o.Conf.Cluster.Quorum == conf.QuorumMajority {
 		return nil, exit.New(exit.Config, `write quorum = "off" in [cluster] (CARP or VRRP then decide alone), and set hastctl role by hand until then`,
 			`quorum = "majority" is not there yet: vipd starts no group without the vote that it asks for`)
 	}
 	hastd, vipd := o.Conf.Effective(o.Node)
-	s := &server{o: o, vipd: vipd, console: console, servers: daemon.Servers{Log: o.Log}}
+	s := &server{o: o, vipd: vipd, console: out.console, servers: daemon.Servers{Log: o.Log}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, w := range o.Conf.Warnings {
 		o.Log.Warn(w)
@@ -74,6 +77,12 @@ func startWith(o daemon.Setup, console crunner.Console) (*server, error) {
 		}
 		s.groups = append(s.groups, u)
 	}
+	// Before anything is done that another node could do, too.
+	if err := s.arm(out); err != nil {
+		s.cancel()
+		s.control.Close()
+		return nil, err
+	}
 	for _, u := range s.groups {
 		s.wg.Go(func() { u.run(s.ctx) })
 	}
@@ -89,6 +98,7 @@ func (s *server) Stop() error {
 	s.cancel()
 	s.hub.Close()
 	s.wg.Wait()
+	s.disarm() // what could not be taken down is for the next vipd, which finds it
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	s.servers.Stop(ctx)

@@ -21,7 +21,17 @@ type GroupSample struct {
 }
 
 // GroupSource gives the samples of all groups.
-type GroupSource interface{ GroupSamples() []GroupSample }
+type GroupSource interface {
+	GroupSamples() []GroupSample
+	Watchdog() WatchdogSample
+}
+
+// WatchdogSample is how vipd's watchdog is fed.
+type WatchdogSample struct {
+	State    string // off fed withheld fencing disarmed
+	Feeds    uint64
+	Withheld uint64 // times that a part of vipd did not answer
+}
 
 // GroupCollector is a prometheus.Collector over a GroupSource.
 type GroupCollector struct{ source GroupSource }
@@ -31,6 +41,7 @@ func NewGroupCollector(s GroupSource) *GroupCollector { return &GroupCollector{s
 
 var (
 	vipStates   = []string{"init", "backup", "master"}
+	watchdogs   = []string{"off", "fed", "withheld", "fencing", "disarmed"}
 	groupStates = []string{"offline", "starting", "online", "stopping", "partial", "faulted"}
 )
 
@@ -40,6 +51,9 @@ var (
 	vipTransitions = prometheus.NewDesc("hast_vip_transitions_total", "Changes of this node's state in the group's election, by the new state.", []string{"group", "to"}, nil)
 	vipAdverts     = prometheus.NewDesc("hast_vip_adverts_total", "Packets of the group's election: sent, and received and believed.", []string{"group", "direction"}, nil)
 	vipRefused     = prometheus.NewDesc("hast_vip_adverts_refused_total", "Packets of the group's election that were not believed, by cause.", []string{"group", "cause"}, nil)
+	watchdogState  = prometheus.NewDesc("hast_watchdog_state", "Whether this node's watchdog is in this state: off without toc.", []string{"state"}, nil)
+	watchdogFeeds  = prometheus.NewDesc("hast_watchdog_feeds_total", "Times that the watchdog was fed.", nil, nil)
+	watchdogUnfed  = prometheus.NewDesc("hast_watchdog_withheld_total", "Times that a part of vipd did not answer, so that the watchdog was not fed.", nil, nil)
 	groupCount     = prometheus.NewDesc("hast_group_online_nodes", "On how many nodes the group is online or partial, as far as this node knows.", []string{"group"}, nil)
 	violations     = prometheus.NewDesc("hast_concurrency_violations_total", "Times that a failover group was found up on more than one node.", []string{"group"}, nil)
 	restarts       = prometheus.NewDesc("hast_service_restarts_total", "Local restarts of a service that failed.", []string{"group", "service"}, nil)
@@ -48,7 +62,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c *GroupCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{vipdInfo, vipState, vipTransitions, vipAdverts, vipRefused, groupState, groupCount, violations, restarts} {
+	for _, d := range []*prometheus.Desc{vipdInfo, vipState, vipTransitions, vipAdverts, vipRefused, groupState, groupCount, violations, restarts, watchdogState, watchdogFeeds, watchdogUnfed} {
 		ch <- d
 	}
 }
@@ -60,6 +74,12 @@ func (c *GroupCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
 	}
 	send(vipdInfo, prometheus.GaugeValue, 1, b.Version, b.Revision, b.Go)
+	w := c.source.Watchdog()
+	for _, state := range watchdogs {
+		send(watchdogState, prometheus.GaugeValue, truth(state == w.State), state)
+	}
+	send(watchdogFeeds, prometheus.CounterValue, float64(w.Feeds))
+	send(watchdogUnfed, prometheus.CounterValue, float64(w.Withheld))
 	for _, s := range c.source.GroupSamples() {
 		name := s.Group.Name
 		for _, state := range groupStates {

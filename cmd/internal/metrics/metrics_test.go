@@ -59,6 +59,9 @@ func scrape(t *testing.T, c prometheus.Collector) []byte {
 type fixedGroups []GroupSample
 
 func (f fixedGroups) GroupSamples() []GroupSample { return f }
+func (f fixedGroups) Watchdog() WatchdogSample {
+	return WatchdogSample{State: "fed", Feeds: 7, Withheld: 1}
+}
 
 func groupSamples() fixedGroups {
 	return fixedGroups{
