@@ -591,6 +591,13 @@ func TestStorageIsToldAgain(t *testing.T) {
 	if v := c.m[0].View(); v.Stamp.Index != index || v.Resource("data").InSync != SetOf(0) || c.mine[0][0].Hold {
 		t.Errorf("%v, %+v", v, c.mine[0])
 	}
+	// Held for a proposal that came to nothing, and no longer in sync: a view ends that,
+	// or nothing would be copied any more.
+	c.m[0].stake("data").hold = true
+	c.beats(8, all)
+	if _, hold := c.m[0].Owns("data"); hold || c.m[0].View().Stamp.Index == index {
+		t.Error("it holds for ever")
+	}
 	// A vipd that started owns nothing yet, whatever view is stored.
 	c.start(0)
 	c.step(0, Storage{})

@@ -199,6 +199,9 @@ func (m *Machine) reason(all Set) (why string, mine bool) {
 			if h.drop && (in || h.hold) {
 				return "the replica of " + r.Name + " does not answer", true
 			}
+			if h.hold && !in && h.synced == 0 {
+				return "writes of " + r.Name + " wait for a replica that is not in sync", true
+			}
 			if !h.drop && !in && h.synced != 0 && all.Has(p) && m.others[p].inc == h.synced {
 				return "the replica of " + r.Name + " is in sync", true
 			}
