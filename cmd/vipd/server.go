@@ -35,6 +35,7 @@ type server struct {
 	console crunner.Console
 	fencer  atomic.Pointer[frunner.Fencer] // nil: toc is off
 	peers   peers
+	beats   *beats // nil: none
 	wg      sync.WaitGroup
 
 	reloading sync.Mutex // one reload at a time
@@ -46,7 +47,13 @@ const stopTimeout = 5 * time.Second
 
 // start brings everything up. A group that cannot work says so in its status; only
 // what makes the daemon useless or wrong is an error.
-func start(o daemon.Setup) (*server, error) { return startWith(o, thisMachine()) }
+func start(o daemon.Setup) (*server, error) {
+	s, err := startWith(o, thisMachine())
+	if err == nil {
+		s.startBeats()
+	}
+	return s, err
+}
 
 func startWith(o daemon.Setup, out outside) (*server, error) {
 	if o.Conf.Cluster.Quorum == conf.QuorumMajority {
@@ -98,7 +105,8 @@ func (s *server) Stop() error {
 	s.cancel()
 	s.hub.Close()
 	s.wg.Wait()
-	s.disarm() // what could not be taken down is for the next vipd, which finds it
+	s.disarm()     // what could not be taken down is for the next vipd, which finds it
+	s.beats.stop() // the others have heard that everything is down
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	s.servers.Stop(ctx)

@@ -65,7 +65,7 @@ start = ["/bin/sh", "-c", "test ! -e %[3]s.bad && touch %[3]s && echo +%[1]s${RE
 stop = ["/bin/sh", "-c", "rm -f %[3]s; echo -%[1]s >>%[4]s"]
 monitor = ["/bin/sh", "-c", "test -e %[3]s && exit 110; exit 100"]
 interval = "1s"
-start-timeout = "1s"
+start-timeout = "5s"
 restart-limit = 2
 `, name, requires, f, n.path("told"))
 	}

@@ -137,7 +137,9 @@ func TestServices(t *testing.T) {
 		t.Errorf("address here %v, there %v, service there %v", on.HasAddress(), other.HasAddress(), other.HasApp())
 	}
 	must(t, on.flag("hang", false))
+	began = time.Now()
 	now := owner(t, l, 40*time.Second)
+	t.Logf("after the stop hangs no more: online on %v after %v", now.Side, ms(time.Since(began)))
 	must(t, l.AwaitComplete(20*time.Second))
 	wantAlone(t, l, now)
 }

@@ -80,7 +80,8 @@ func (x *lifeline) end() error {
 }
 
 // TestConcurrencyViolation, step by step: somebody sets the service address on the
-// standby by hand.
+// standby by hand. Both nodes say so in the same words, it is taken down, and the node that
+// has the group serves its clients all the while.
 func TestConcurrencyViolation(t *testing.T) {
 	l := newLab(t, Options{Group: true, LAN: true, Plain: true, Size: 16 << 20, Election: "carp"})
 	must(t, l.NameAddress("ip1"))
@@ -116,6 +117,28 @@ func TestConcurrencyViolation(t *testing.T) {
 	}
 	if log := standby.VipdLog(); !inOrder(log, lines[0], lines[1], "WARNING: Concurrency violation!!!") {
 		t.Error("the log has not the three lines in their order")
+	}
+	// The other node says the same, as soon as a heartbeat has brought it.
+	must(t, poll(5*time.Second, func() (bool, error) { return slices.Equal(on.Console(), lines), nil }))
+	for _, n := range l.Nodes {
+		summary := []string{
+			"A alpha RUNNING 0", "A bravo RUNNING 0",
+			fmt.Sprintf("B data %v Y N ONLINE", on.Side), fmt.Sprintf("B data %v Y N FAULTED", standby.Side),
+			fmt.Sprintf("C data address ip1 %v", standby.Side),
+		}
+		must(t, poll(5*time.Second, func() (bool, error) {
+			out, errs, _ := n.Hastctl("summary")
+			var got []string
+			for line := range strings.Lines(out) {
+				got = append(got, strings.Join(strings.Fields(line), " "))
+			}
+			for _, want := range summary {
+				if !slices.Contains(got, want) {
+					return false, fmt.Errorf("%v: the summary has no %q:\n%s%s", n.Side, want, out, errs)
+				}
+			}
+			return true, nil
+		}))
 	}
 	if g, err := standby.Group(); err != nil || !strings.HasPrefix(g.Fault, "data/address/ip1: ") {
 		t.Errorf("%v %v", g, err)

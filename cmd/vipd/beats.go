@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"sync"
+	"time"
+
+	"hastd/cluster/beat"
+	brunner "hastd/cluster/beat/runner"
+	"hastd/conf"
+)
+
+// kindReport is the kind of the heartbeats' bodies that are reports of groups.
+const kindReport = beat.FirstKind
+
+const (
+	// reportEvery is the time between two looks whether there is something new to
+	// report.
+	reportEvery = 100 * time.Millisecond
+	// maxTold bounds what heartbeats brought and nobody took yet: they come again.
+	maxTold = 64
+)
+
+// beats carries the reports of groups between the nodes, in heartbeats.
+type beats struct {
+	s     *server
+	run   *brunner.Runner
+	names map[beat.NodeID]string
+	told  chan beat.Effect
+	end   context.CancelFunc
+	wg    sync.WaitGroup
+}
+
+// startBeats begins to hear the other nodes, and to be heard. Without heartbeats the
+// groups work all the same: what is wrong with them is logged.
+func (s *server) startBeats() {
+	c := s.o.Conf
+	h := c.Cluster.Heartbeat
+	b := &beats{s: s, names: map[beat.NodeID]string{}, told: make(chan beat.Effect, maxTold)}
+	o := brunner.Options{
+		Cluster: c.Cluster.Name, Self: beatNode(s.o.Node), Port: h.Port, Interval: h.Interval, Trouble: h.Trouble, Timeout: h.Timeout,
+		Shared: c.SharedHash(), Log: s.o.Log, Tell: b.hear,
+	}
+	for _, n := range c.Nodes {
+		if n.Name != s.Node() {
+			o.Peers = append(o.Peers, beatNode(n))
+			b.names[beat.NodeID(n.ID)] = n.Name
+		}
+	}
+	var err error
+	if c.Cluster.KeyFile != "" {
+		o.Key, err = conf.LoadKey(c.Cluster.KeyFile)
+	}
+	if err == nil {
+		b.run, err = brunner.New(o)
+	}
+	if err != nil {
+		s.o.Log.Error("there are no heartbeats: what the other nodes have is not known here", "reason", err)
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	b.end = cancel
+	b.wg.Go(func() {
+		if err := b.run.Run(ctx); err != nil {
+			s.o.Log.Error("heartbeats ended", "reason", err)
+		}
+	})
+	b.wg.Go(func() { b.report(ctx) })
+	b.wg.Go(func() { b.take(ctx) })
+	s.beats = b
+}
+
+func beatNode(n *conf.Node) brunner.Node {
+	return brunner.Node{ID: n.ID, Name: n.Name, Addresses: n.Addresses, Serial: n.Serial}
+}
+
+// stop says goodbye.
+func (b *beats) stop() {
+	if b == nil {
+		return
+	}
+	b.end()
+	b.wg.Wait()
+}
+
+// report has every heartbeat carry what is so now.
+func (b *beats) report(ctx context.Context) {
+	var last []byte
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		if now := b.s.Report(); !bytes.Equal(now, last) {
+			last = now
+			if b.run.Order(ctx, beat.Event{Kind: beat.EvAttach, Body: beat.Body{Kind: kindReport, Data: now}}) != nil {
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// hear takes what the heartbeats' machine tells, and must not wait for a group.
+func (b *beats) hear(e beat.Effect) {
+	if e.Kind != beat.EffDeliver && e.Kind != beat.EffNode {
+		return
+	}
+	select {
+	case b.told <- e:
+	default:
+	}
+}
+
+// take hands it to the groups.
+func (b *beats) take(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-b.told:
+			name := b.names[e.Node]
+			switch {
+			case e.Kind == beat.EffNode && !e.Up:
+				b.s.Lost(name)
+			case e.Kind == beat.EffDeliver && e.Body.Kind == kindReport:
+				if err := b.s.Heard(name, e.Body.Data); err != nil {
+					b.s.o.Log.Warn("a report cannot be read", "node", name, "reason", err)
+				}
+			}
+		}
+	}
+}
