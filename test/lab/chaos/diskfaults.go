@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"hastd/test/lab"
@@ -88,7 +89,9 @@ func (r *run) without(ctx context.Context, n *lab.Node, s *service, hangs bool, 
 		return await(ctx, promoteLimit, fmt.Sprintf("role %s of %s on %v", to, s.resource(), n.Side), func() (bool, error) {
 			err := n.Replica(s.resource()).Role(to, false)
 			no, ok := errors.AsType[*lab.Refusal](err)
-			return err == nil || ok && no.Code != lab.CodeBusy, err
+			// What hung keeps the disk open until it ended.
+			again := ok && (no.Code == lab.CodeBusy || hangs && strings.Contains(no.Text, "in use by hastd"))
+			return err == nil || ok && !again, err
 		})
 	}
 	if err := role("init"); err != nil {
