@@ -62,8 +62,12 @@ func (t *Term) names(id view.NodeID, inc view.Incarnation) bool {
 // Event is what happens to a node.
 type Event interface{ event() }
 
-// Learned is a committed view, also the stored one at the start.
-type Learned struct{ Term Term }
+// Learned is a committed view. By the one that was Stored at the start this node serves
+// nothing: it may be long over.
+type Learned struct {
+	Term   Term
+	Stored bool
+}
 
 // Accepted says that this node stored a proposal for the next view.
 type Accepted struct{}
@@ -96,7 +100,12 @@ type Released struct {
 // Release says that this node serves no more, until Resume or a new view.
 type Release struct{}
 
-// Resume takes that back.
+// Yield says that the leases of these nodes are not to be renewed or confirmed here
+// until Resume or a new view: they run out. A view that takes something from them waits
+// for it, and it may be committed.
+type Yield struct{ Nodes view.Set }
+
+// Resume ends Release and Yield.
 type Resume struct{}
 
 // Tick is nothing but time.
@@ -108,6 +117,7 @@ func (Renew) event()    {}
 func (Confirm) event()  {}
 func (Released) event() {}
 func (Release) event()  {}
+func (Yield) event()    {}
 func (Resume) event()   {}
 func (Tick) event()     {}
 
@@ -165,7 +175,9 @@ type Machine struct {
 	term     Term
 	known    bool
 	accepted bool // a proposal for the view after term
-	released bool
+	stored   bool     // the view is from before the start
+	released bool     // this node gave its lease back
+	yields   view.Set // whose leases are to run out
 
 	last   uint64 // round
 	ring   [rounds]round
@@ -201,7 +213,7 @@ func (m *Machine) Step(now Instant, ev Event) []Effect {
 	}
 	switch ev := ev.(type) {
 	case Learned:
-		m.learned(ev.Term)
+		m.learned(ev)
 	case Accepted:
 		m.accepted = true
 	case Renew:
@@ -214,8 +226,10 @@ func (m *Machine) Step(now Instant, ev Event) []Effect {
 		}
 	case Release:
 		m.release()
+	case Yield:
+		m.yields |= ev.Nodes
 	case Resume:
-		m.released = false
+		m.released, m.yields = false, 0
 	}
 	if m.serving() && m.now >= m.next {
 		m.ask()
@@ -232,11 +246,13 @@ func (m *Machine) promise() Instant {
 
 // learned ends what was held by an older view. Whoever owns something by the new one
 // may still hold a lease by the old, or have one by the time this node hears of it.
-func (m *Machine) learned(t Term) {
+func (m *Machine) learned(ev Learned) {
+	t := ev.Term
 	if m.known && t.Number <= m.term.Number {
 		return
 	}
-	m.term, m.known, m.accepted, m.released = t, true, false, false
+	m.term, m.known, m.stored = t, true, ev.Stored
+	m.accepted, m.released, m.yields = false, false, 0
 	m.ring, m.next = [rounds]round{}, m.now
 	clear(m.heard[:])
 	m.end()
@@ -249,7 +265,7 @@ func (m *Machine) learned(t Term) {
 
 // serving says whether this node needs a lease, and may have one.
 func (m *Machine) serving() bool {
-	return m.known && !m.accepted && !m.released && m.term.Owners.Has(m.cfg.Self) && m.term.names(m.cfg.Self, m.cfg.Inc)
+	return m.known && !m.stored && !m.accepted && !m.released && !m.yields.Has(m.cfg.Self) && m.term.Owners.Has(m.cfg.Self) && m.term.names(m.cfg.Self, m.cfg.Inc)
 }
 
 // ask begins a round.
@@ -263,7 +279,7 @@ func (m *Machine) ask() {
 
 // renew answers the renewal of another node.
 func (m *Machine) renew(ev Renew) {
-	if !m.known || m.accepted || ev.Number != m.term.Number || !m.term.names(ev.From, ev.Inc) || !m.term.Owners.Has(ev.From) || ev.From == m.cfg.Self {
+	if !m.known || m.accepted || ev.Number != m.term.Number || !m.term.names(ev.From, ev.Inc) || !m.term.Owners.Has(ev.From) || ev.From == m.cfg.Self || m.yields.Has(ev.From) {
 		return
 	}
 	m.heard[ev.From] = max(m.heard[ev.From], ev.Round)

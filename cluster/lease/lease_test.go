@@ -23,7 +23,7 @@ func at(ms int64) Instant { return Instant(ms) * Instant(view.Millisecond) }
 
 func TestLeaseBeginsWithTheRoundThatWasConfirmed(t *testing.T) {
 	m := node(0)
-	if got := m.Step(at(1000), Learned{pair(7)}); !slices.Equal(got, []Effect{SendRenew{7, 1}}) {
+	if got := m.Step(at(1000), Learned{Term: pair(7)}); !slices.Equal(got, []Effect{SendRenew{7, 1}}) {
 		t.Fatalf("%v", got)
 	}
 	m.Step(at(1500), Tick{})
@@ -56,7 +56,7 @@ func TestLeaseBeginsWithTheRoundThatWasConfirmed(t *testing.T) {
 
 func TestWhoAcceptedANewViewConfirmsNothingByTheOld(t *testing.T) {
 	m := node(1)
-	m.Step(at(1000), Learned{pair(7)})
+	m.Step(at(1000), Learned{Term: pair(7)})
 	end := at(1000) + Instant(3*view.Second+Margin(3*view.Second))
 	if m.Guarded(0) != end {
 		t.Errorf("the owner of a view that is learned is guarded until %d", m.Guarded(0))
@@ -68,7 +68,7 @@ func TestWhoAcceptedANewViewConfirmsNothingByTheOld(t *testing.T) {
 	if got := m.Step(at(2200), Renew{0, 1, 7, 2}); len(got) != 0 {
 		t.Errorf("it accepted a newer view, and confirms: %v", got)
 	}
-	m.Step(at(2300), Learned{pair(8)})
+	m.Step(at(2300), Learned{Term: pair(8)})
 	if got := m.Step(at(2400), Renew{0, 1, 7, 3}); len(got) != 0 {
 		t.Errorf("confirmed by an older view: %v", got)
 	}

@@ -176,14 +176,14 @@ func (s *sim) propose(w Term, drops bool) {
 func (s *sim) learn(n *simNode, w Term) {
 	if w.Number > n.term.Number {
 		n.term, n.acc = w, nil
-		s.step(n, Learned{w})
+		s.step(n, Learned{Term: w})
 	}
 }
 
 // restart forgets everything but what is stored.
 func (s *sim) restart(n *simNode) {
 	n.m = New(Config{Self: n.id, Inc: 1, Lease: simLease, Every: simEvery})
-	s.step(n, Learned{n.term})
+	s.step(n, Learned{Term: n.term})
 	if n.acc != nil {
 		s.step(n, Accepted{})
 	}

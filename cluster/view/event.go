@@ -59,6 +59,13 @@ type SetGroup struct{ Group Group }
 // Leave says that this node wants to leave, or no longer wants to.
 type Leave struct{ On bool }
 
+// Guard says until when nothing may be taken from a node: it may still serve by a lease
+// (cluster/lease). 0: it gave its lease back.
+type Guard struct {
+	Node  NodeID
+	Until Instant
+}
+
 // Force is a person's order to commit a view of the nodes heard, without a quorum.
 type Force struct {
 	How  How // Bootstrap, where no view is known; else OthersAreDown
@@ -78,6 +85,7 @@ func (Drop) event()     {}
 func (Move) event()     {}
 func (SetGroup) event() {}
 func (Leave) event()    {}
+func (Guard) event()    {}
 func (Force) event()    {}
 
 // Effect is what the shell has to do.
@@ -120,6 +128,12 @@ type Grant struct {
 	Hold     bool        // the peer is in sync: a write waits for its confirmation
 }
 
+// Yield says that a view which takes something from these nodes is proposed, perhaps
+// committed, and cannot be stored here while they may serve: their leases are not to be
+// renewed or confirmed here before another view is learned, or for long enough that
+// such a view can be.
+type Yield struct{ Nodes Set }
+
 // Report is for people.
 type Report struct {
 	Kind ReportKind
@@ -149,4 +163,5 @@ func (Hold) effect()    {}
 func (Send) effect()    {}
 func (Known) effect()   {}
 func (Learned) effect() {}
+func (Yield) effect()   {}
 func (Report) effect()  {}

@@ -124,6 +124,7 @@ type Machine struct {
 	others  [MaxNodeID + 1]*other // by id
 	list    []*other              // the same
 	heard   Set
+	guards  [MaxNodeID + 1]Instant // until when nothing is taken from a node
 	leaving bool
 	moves   map[string]Move
 	groups  map[string]string
@@ -209,6 +210,10 @@ func (m *Machine) Step(now Instant, ev Event) []Effect {
 		m.wishGroup(ev.Group)
 	case Leave:
 		m.leaving = ev.On
+	case Guard:
+		if ev.Node <= MaxNodeID {
+			m.guards[ev.Node] = ev.Until
+		}
 	case Force:
 		m.order(ev)
 	}

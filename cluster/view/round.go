@@ -302,6 +302,10 @@ func (m *Machine) store(r Round, v *View) bool {
 	if m.st.View == nil && !v.names(m.cfg.Self, m.st.Inc) {
 		return false
 	}
+	if held := m.guarded(v); held != 0 {
+		m.emit(Yield{held})
+		return false // as if it had not heard: it is asked again
+	}
 	m.promise(r)
 	if m.st.Acc == nil || m.st.Acc.Round != r {
 		m.st.Acc = &Proposal{r, v}

@@ -263,6 +263,9 @@ func (m *Machine) steer() {
 			m.askAt = m.askAt.add(Duration(before.Len()) * stagger)
 		}
 	}
+	if at := m.patience(all); at > m.askAt {
+		m.askAt = at.add(Duration(m.random() % uint64(stagger/4)))
+	}
 	if m.now >= m.askAt {
 		m.ask(all, nil)
 	}

@@ -282,6 +282,10 @@ func (v *View) Leader() NodeID {
 	return all.lowest()
 }
 
+// Quorum says whether voters, in the incarnations that the view lists, elect its
+// successor.
+func (v *View) Quorum(voters Set) bool { return quorum(v, voters, false) }
+
 // quorum says whether voters suffice to elect the successor of v. Half of the members
 // suffice with the leader, unless the one who counts is starting up.
 func quorum(v *View, voters Set, starting bool) bool {

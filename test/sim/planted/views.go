@@ -3,7 +3,7 @@ package planted
 // viewSim is the simulation of views, which has oracles of its own.
 const viewSim = "test/sim/views/cmd/views"
 
-var viewOracles = []string{"views: chain", "views: kept", "views: live", "views: one", "views: owner", "views: still", "views: stored"}
+var viewOracles = []string{"views: chain", "views: kept", "views: lease", "views: live", "views: one", "views: owner", "views: still", "views: stored"}
 
 // The mistakes in the rules of cluster/view; and in those of the storage daemon, which
 // are a model in test/sim/views.
@@ -21,6 +21,18 @@ var viewBugs = []Bug{
 	{Name: "a wiped node votes", Oracle: "chain", Runs: 4000, Took: 25, Edits: []Edit{
 		{"cluster/view/steer.go", "o != nil && (!o.told || o.inc == mb.Inc)", "o != nil"},
 		{"cluster/view/round.go", "return m.st.View == nil || m.st.View.names(id, inc)", "return m.st.View == nil || m.st.View.Member(id) != nil"},
+	}},
+	{Name: "a lease is not waited out", Oracle: "lease", Runs: 400, Took: 21, Edits: []Edit{
+		{"cluster/view/round.go", "held := m.guarded(v); held != 0 {", "held := m.guarded(v); held != 0 && m.st.View == nil {"},
+	}},
+	{Name: "who learns a view guards nobody", Oracle: "lease", Runs: 4000, Took: 901, Edits: []Edit{
+		{"cluster/lease/lease.go", "			m.guard(id, m.promise())\n		}\n	}\n}", "			_ = id\n		}\n	}\n}"},
+	}},
+	{Name: "a restarted owner has a lease by what it stored", Oracle: "lease", Runs: 4000, Took: 1, Edits: []Edit{
+		{"cluster/lease/lease.go", "return m.known && !m.stored &&", "return m.known &&"},
+	}},
+	{Name: "a lease is renewed although its end is waited for", Oracle: "live", Runs: 4000, Took: 918, Edits: []Edit{
+		{"cluster/lease/lease.go", "		m.yields |= ev.Nodes\n", ""},
 	}},
 	{Name: "a told proposal is not proposed again", Oracle: "chain", Runs: 1000, Took: 237, Edits: []Edit{
 		{"cluster/view/round.go", "	case m.best != nil:\n		m.prop = m.best.View\n", ""},

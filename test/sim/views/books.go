@@ -98,6 +98,9 @@ func (w *World) learned(n *node, v *view.View) {
 	}
 	b.newest, b.changed = v, w.now
 	b.remember(v)
+	for _, o := range w.nodes {
+		w.oracleLease(o)
+	}
 	for i := range v.Resources {
 		r := &v.Resources[i]
 		switch {

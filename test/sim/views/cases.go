@@ -94,7 +94,7 @@ func (w *World) owns(name string, id view.NodeID) func() bool {
 
 // case1: bravo's replication is reset, it holds a write, and is cut off at once.
 func case1(w *World) {
-	w.nodes[1].step(view.Move{Resource: "r0", To: 1})
+	w.move("r0", 1, w.nodes[1])
 	w.until("owned by bravo", w.owns("r0", 1))
 	w.net.noReplica[0][1], w.net.noReplica[1][0] = true, true
 	bravo := w.nodes[1].store.replica("r0")
@@ -267,8 +267,9 @@ func Twice(shape int, victim view.NodeID, step int, opt Options) (r Result, ende
 	c := w.cfg.Resources[0]
 	w.nodes[victim].fuse = step
 	last := w.nodes[len(w.nodes)-1]
-	w.nodes[c.Nodes[1]].step(view.Move{Resource: c.Name, To: c.Nodes[1]})
+	w.move(c.Name, c.Nodes[1], w.nodes[c.Nodes[1]])
 	last.step(view.SetGroup{Group: view.Group{Name: "g", State: "frozen"}})
+	w.nodes[c.Nodes[0]].giveBack()
 	w.nodes[c.Nodes[0]].step(view.Leave{On: true})
 	w.runFor(w.span(2*second, 4*second))
 	w.until("one view of the others, or a reason to wait", func() bool {

@@ -90,9 +90,15 @@ var faults = []fault{
 	}},
 	{"move", 4, always, func(w *World) {
 		n, c := w.any(), w.cfg.Resources[w.rng.IntN(len(w.cfg.Resources))]
-		n.step(view.Move{Resource: c.Name, To: c.Nodes[w.rng.IntN(len(c.Nodes))]})
+		w.move(c.Name, c.Nodes[w.rng.IntN(len(c.Nodes))], n)
 	}},
-	{"leave", 2, always, func(w *World) { w.any().step(view.Leave{On: w.chance(0.7)}) }},
+	{"leave", 2, always, func(w *World) {
+		n, on := w.any(), w.chance(0.7)
+		if on {
+			n.giveBack()
+		}
+		n.step(view.Leave{On: on})
+	}},
 	{"group state", 2, always, func(w *World) {
 		s := [...]string{"", "offline", "online", "frozen"}[w.rng.IntN(4)]
 		w.any().step(view.SetGroup{Group: view.Group{Name: "g", State: s}})

@@ -3,6 +3,7 @@ package views
 import (
 	"fmt"
 
+	"hastd/cluster/lease"
 	"hastd/cluster/view"
 )
 
@@ -14,6 +15,7 @@ type node struct {
 	stored  view.Incarnation
 	copies  [][]byte // older ones, for restoring
 	m       *view.Machine
+	leases  leases
 	on      bool         // the host is
 	life    int          // of the machine
 	barred  view.Instant // it does not start before
@@ -70,6 +72,7 @@ func (n *node) start() {
 	n.heardAt = [view.MaxNodes]view.Instant{}
 	w.tracef("node %d starts (stored: %v)", n.id, stored != nil)
 	life := n.life
+	n.leases = leases{}
 	n.step(view.Start{Stored: stored, Floor: n.store.floor()})
 	w.after(w.span(0, beatEvery), func() { n.beat(life) })
 }
@@ -77,6 +80,7 @@ func (n *node) start() {
 // stopMachine ends vipd; the storage daemon goes on by what it was told.
 func (n *node) stopMachine() {
 	n.m, n.fuse = nil, 0
+	n.leases = leases{}
 	n.life++
 }
 
@@ -115,6 +119,11 @@ func (n *node) beat(life int) {
 	n.step(view.Heard{Nodes: heard})
 	if life == n.life {
 		n.carryOut(n.m.Greet())
+		if at := n.leases.released; at != 0 && n.w.now > at+view.Instant(regret) {
+			n.leases.released = 0
+			n.leaseStep(lease.Resume{})
+		}
+		n.leaseStep(lease.Tick{})
 	}
 }
 
@@ -133,7 +142,20 @@ func (n *node) step(ev view.Event) {
 		return
 	}
 	life := n.life
+	_, starts := ev.(view.Start)
 	n.carryOut(n.m.Step(n.w.now, ev))
+	if life != n.life {
+		return
+	}
+	if st := n.durable; starts && st != nil {
+		if s, err := view.ReadState(st); err == nil && s.View != nil {
+			n.leases.learned = append(n.leases.learned, lease.Learned{Term: termOf(s.View), Stored: true})
+			if s.Acc != nil {
+				n.leases.learned = append(n.leases.learned, lease.Accepted{})
+			}
+		}
+	}
+	n.lease()
 	if life != n.life {
 		return
 	}
@@ -163,6 +185,9 @@ func (n *node) carryOut(effects []view.Effect) {
 		switch e := e.(type) {
 		case view.Persist:
 			n.persist(e.State)
+			if e.State.Acc != nil {
+				n.leases.learned = append(n.leases.learned, lease.Accepted{})
+			}
 		case view.Send:
 			n.send(e.Msg)
 		case view.Hold:
@@ -172,7 +197,12 @@ func (n *node) carryOut(effects []view.Effect) {
 			n.orderStorage(func() { n.store.known(e.Number) })
 		case view.Learned:
 			w.tracef("node %d learned %v", n.id, e.View)
+			n.leases.learned = append(n.leases.learned, lease.Learned{Term: termOf(e.View)})
 			n.orderStorage(func() { n.store.learned(e) })
+		case view.Yield:
+			w.count("yield")
+			n.leases.released = w.now
+			n.leases.learned = append(n.leases.learned, lease.Yield{Nodes: e.Nodes})
 		case view.Report:
 			w.count("report " + e.Kind.String())
 			w.tracef("node %d reports %s: %s", n.id, e.Kind, e.Text)
