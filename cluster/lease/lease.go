@@ -174,7 +174,7 @@ type Machine struct {
 	out      []Effect
 	term     Term
 	known    bool
-	accepted bool // a proposal for the view after term
+	accepted bool     // a proposal for the view after term
 	stored   bool     // the view is from before the start
 	released bool     // this node gave its lease back
 	yields   view.Set // whose leases are to run out
