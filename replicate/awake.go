@@ -24,7 +24,7 @@ const (
 
 // awake notices that this primary stood still.
 func (m *Machine) awake() {
-	if m.role != metadata.Primary || m.phase != linked {
+	if m.role != metadata.Primary || m.session == 0 {
 		m.awakeAt = 0
 		return
 	}
@@ -34,10 +34,10 @@ func (m *Machine) awake() {
 	m.awakeAt = m.now
 }
 
-// askFirst: the connection was lost; if this primary stood still before, the peer is
-// asked before anything is done alone.
+// askFirst: the session was lost; if this primary stood still before, the peer is
+// asked before anything is done alone. One that had gone on alone goes on.
 func (m *Machine) askFirst() {
-	if m.role != metadata.Primary || m.sleptAt == 0 || m.now-m.sleptAt > m.cfg.Timeout || !m.wanted {
+	if m.role != metadata.Primary || m.sleptAt == 0 || m.now-m.sleptAt > m.cfg.Timeout || !m.wanted || m.marks().Has(metadata.Raised) {
 		return
 	}
 	m.askUntil = m.now + AskTime

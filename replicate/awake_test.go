@@ -117,3 +117,18 @@ func TestSleeperWasOvertaken(t *testing.T) {
 		t.Error("told to go on, it does not")
 	}
 }
+
+// The same while an agreement is being reached: both were promoted at once.
+func TestSleeperInAnAgreementAsksToo(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() {
+		s.says(Msg{Kind: MsgRenegotiate, Control: &Renegotiate{Conn: s.m.conn + 1, Reason: "promotion"}})
+		s.write(1, 0, 4096)
+		s.now += 3 * Second
+		s.loses("nothing heard for 20 s")
+	})
+	if s.drain(1) || s.m.marks().Has(metadata.Raised) || !s.m.asking() {
+		t.Error("it went on alone without having asked")
+	}
+}

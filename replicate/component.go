@@ -85,11 +85,17 @@ func (m *Machine) open(then func(*Refusal)) {
 	m.disk, m.diskText = diskOpening, ""
 	m.openThen = then
 	m.fly(Effect{Kind: EffOpen}, func(ev *Event) {
-		fail := func(text string) {
-			m.disk, m.diskText, m.openThen = diskFailed, text, nil
-			then(&Refusal{RefusedIO, text, ""})
+		refuse := func(r *Refusal) {
+			m.disk, m.diskText, m.openThen = diskFailed, r.Text, nil
+			then(r)
 		}
-		if ev.Err != OK {
+		fail := func(text string) { refuse(&Refusal{RefusedIO, text, ""}) }
+		switch ev.Err {
+		case OK:
+		case ErrBusy: // perhaps by this daemon itself, in an operation that hangs
+			refuse(&Refusal{RefusedBusy, ev.Text, "end what uses it, and order it again"})
+			return
+		default:
 			fail(ev.Text)
 			return
 		}

@@ -147,9 +147,7 @@ func (m *Machine) linkLost(reason string) {
 		m.word = standalone
 	}
 	m.awakeAt = 0
-	if was == linked {
-		m.askFirst()
-	}
+	m.askFirst()
 	if m.role == metadata.Primary {
 		m.suspension()
 		m.thaw()

@@ -569,3 +569,23 @@ func TestOrphanLeavesTheNumberOfAnother(t *testing.T) {
 		t.Error("the confirmation of the write would be taken for a late one")
 	}
 }
+
+// A component that somebody uses can be had later: the order may be given again.
+func TestOpenBusyComponent(t *testing.T) {
+	for err, want := range map[Err]RefusalCode{ErrBusy: RefusedBusy, ErrOther: RefusedIO} {
+		s := newScript(t, scriptSuper())
+		s.role(metadata.Secondary)
+		ev := s.answer(s.pending("open"), err)
+		ev.Image, ev.Text = nil, "the disk is in use by hastd (pid 7)"
+		s.quietEvent(ev)
+		got := RefusalCode(0)
+		for i := range s.out {
+			if e := &s.out[i]; e.Kind == EffAnswer && e.Refusal != nil {
+				got = e.Refusal.Code
+			}
+		}
+		if got != want || s.m.role != metadata.Init {
+			t.Errorf("error %d: refused with %d, want %d; role %s", err, got, want, s.m.role)
+		}
+	}
+}

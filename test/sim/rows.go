@@ -566,14 +566,16 @@ func row26NothingAcknowledgedWhileAgreeing(s *script) {
 		case n == s.a && m.Kind == replicate.MsgFacts && req == 0 && n.prov == provUp:
 			s.a.app.issue(replicate.ReqWrite, 0, 5*sectorsPerBlock, sectorsPerBlock)
 			req = len(s.w.ledger.reqs) - 1
-		case n == s.a && m.Kind == replicate.MsgFlow:
+		case n == s.a && m.Kind == replicate.MsgFlow && !flow:
 			flow = true
 			if acked {
 				s.stage.Fatal("acknowledged between the facts and the flow of data")
 			}
 		}
 	}
-	s.w.hooks.reply = func(n *node, r *request, _ replicate.Err) { acked = true }
+	s.w.hooks.reply = func(n *node, r *request, _ replicate.Err) {
+		acked = acked || req != 0 && r == &s.w.ledger.reqs[req]
+	}
 	s.until("the write to be acknowledged", func() bool { return acked })
 	if !flow {
 		s.stage.Fatal("acknowledged before data flowed")

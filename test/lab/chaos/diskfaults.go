@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"hastd/test/lab"
@@ -89,9 +88,8 @@ func (r *run) without(ctx context.Context, n *lab.Node, s *service, hangs bool, 
 		return await(ctx, promoteLimit, fmt.Sprintf("role %s of %s on %v", to, s.resource(), n.Side), func() (bool, error) {
 			err := n.Replica(s.resource()).Role(to, false)
 			no, ok := errors.AsType[*lab.Refusal](err)
-			// What hung keeps the disk open until it ended.
-			again := ok && (no.Code == lab.CodeBusy || hangs && strings.Contains(no.Text, "in use by hastd"))
-			return err == nil || ok && !again, err
+			// (Busy, too, while what hung keeps the disk open.)
+			return err == nil || ok && no.Code != lab.CodeBusy, err
 		})
 	}
 	if err := role("init"); err != nil {

@@ -55,7 +55,7 @@ var Bugs = []Bug{
 		{"replicate/sync.go", "	sb.Remotecnt, sb.Lineage = source.Localcnt, source.Lineage\n", "	sb.Remotecnt = source.Localcnt\n"},
 	}},
 	{Name: "go on alone at once after having stood still", Oracle: "sleeper", Runs: 4000, Took: 49, Edits: []Edit{
-		{"replicate/link.go", "		m.askFirst()\n", ""},
+		{"replicate/link.go", "	m.askFirst()\n", ""},
 	}},
 	{Name: "keep the payload of applied writes", Oracle: "bounds", Runs: 2000, Took: 36, Edits: []Edit{
 		{"replicate/secondary.go", "	m.release(r.buf)\n	m.applying--\n", "	m.applying--\n"},
