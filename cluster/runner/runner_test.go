@@ -264,7 +264,7 @@ func TestGroupGoesUpAndDownInOrder(t *testing.T) {
 
 func TestStatusIsThereWithTheAnswer(t *testing.T) {
 	h := newHall(t, false)
-	for range 50 {
+	for range 5000 {
 		must(t, h.g.Order(within(t, soon), cluster.OrderFreeze))
 		if !h.g.Status().Frozen {
 			t.Fatal("the order was answered, and the status is older")
