@@ -23,7 +23,7 @@ endif
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-ha test test-short race lint fuzz sim views planted rounds chaos lab bench man cover deps clean
+.PHONY: help build demo demo-ha test test-short test-vm race lint fuzz sim views planted rounds chaos lab bench man cover deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -42,6 +42,11 @@ test: deps ## all tests (as root it installs their Debian packages first)
 
 test-short: ## the tests that take seconds, without the race detector
 	$(GO) run ./test/cmd/testrun -race=off -short $(ARGS)
+
+test-vm: ## whole machines under qemu that their watchdog resets (as root on Debian); ARGS='-run Killed'
+	@test/deps.sh qemu-system-x86
+	@test/vm/kernel.sh $(BIN)/vm
+	VM_DIR=$(CURDIR)/$(BIN)/vm $(GO) test -count=1 -v -timeout 30m ./test/vm $(ARGS)
 
 race: deps ## all tests and the lab's daemons under the race detector (needs gcc)
 	LAB_RACE=1 $(GO) run ./test/cmd/testrun -race=on $(ARGS)

@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 // believe the product instead of checking it.
 var judges = map[string][]string{
 	"test/lab":     {},                                        // uses the programs only
+	"test/vm":      {},                                        // uses the programs only
 	"test/contrib": {"test/lab"},                              // uses the scripts and the programs only
 	"test/sim":     {"replicate", "metadata", "cluster/view"}, // is a shell around the pure packages
 }
