@@ -34,6 +34,9 @@ const sleeperSlack = 2
 
 func (n *node) oracleSleeper(write int32) {
 	s, now := n.sleep, n.w.now
+	if n.w.prof.Mode != replicate.Fullsync {
+		return // what was acknowledged before the peer wrote it parts them already
+	}
 	if s.woke == 0 || now < s.woke || !n.wantConnect || s.woke-s.began < sleeperSlack*int64(replicate.StoodStill) || now-s.woke > int64(replicate.AskTime)/sleeperSlack {
 		return
 	}
