@@ -88,24 +88,12 @@ type Confirm struct {
 	Round  uint64
 }
 
-// Released says that another node gave its lease back after a round: it served no more
-// then. It may come late, when a later round was confirmed already.
-type Released struct {
-	From   view.NodeID
-	Inc    view.Incarnation
-	Number uint64
-	Round  uint64
-}
-
-// Release says that this node serves no more, until Resume or a new view.
-type Release struct{}
-
 // Yield says that the leases of these nodes are not to be renewed or confirmed here
 // until Resume or a new view: they run out. A view that takes something from them waits
 // for it, and it may be committed.
 type Yield struct{ Nodes view.Set }
 
-// Resume ends Release and Yield.
+// Resume takes Yield back.
 type Resume struct{}
 
 // Tick is nothing but time.
@@ -115,8 +103,6 @@ func (Learned) event()  {}
 func (Accepted) event() {}
 func (Renew) event()    {}
 func (Confirm) event()  {}
-func (Released) event() {}
-func (Release) event()  {}
 func (Yield) event()    {}
 func (Resume) event()   {}
 func (Tick) event()     {}
@@ -133,14 +119,10 @@ type SendConfirm struct {
 	Number, Round uint64
 }
 
-// SendRelease tells the other members that this node serves no more by this view.
-type SendRelease struct{ Number, Round uint64 }
-
 // Until is the end of this node's lease; 0: it has none.
 type Until struct{ At Instant }
 
-// Guard forbids to accept a view that takes anything from a node before At; 0: it is
-// allowed.
+// Guard forbids to accept a view that takes anything from a node before At.
 type Guard struct {
 	Node view.NodeID
 	At   Instant
@@ -148,7 +130,6 @@ type Guard struct {
 
 func (SendRenew) effect()   {}
 func (SendConfirm) effect() {}
-func (SendRelease) effect() {}
 func (Until) effect()       {}
 func (Guard) effect()       {}
 
@@ -176,7 +157,6 @@ type Machine struct {
 	known    bool
 	accepted bool     // a proposal for the view after term
 	stored   bool     // the view is from before the start
-	released bool     // this node gave its lease back
 	yields   view.Set // whose leases are to run out
 
 	last   uint64 // round
@@ -184,7 +164,6 @@ type Machine struct {
 	next   Instant // when to renew
 	until  Instant
 	guards [view.MaxNodeID + 1]Instant
-	heard  [view.MaxNodeID + 1]uint64 // the last round confirmed, by this view
 }
 
 // New makes a machine that knows no view.
@@ -220,16 +199,10 @@ func (m *Machine) Step(now Instant, ev Event) []Effect {
 		m.renew(ev)
 	case Confirm:
 		m.confirm(ev)
-	case Released:
-		if m.known && ev.Number == m.term.Number && m.term.names(ev.From, ev.Inc) && ev.Round >= m.heard[ev.From] {
-			m.guard(ev.From, 0)
-		}
-	case Release:
-		m.release()
 	case Yield:
 		m.yields |= ev.Nodes
 	case Resume:
-		m.released, m.yields = false, 0
+		m.yields = 0
 	}
 	if m.serving() && m.now >= m.next {
 		m.ask()
@@ -252,9 +225,8 @@ func (m *Machine) learned(ev Learned) {
 		return
 	}
 	m.term, m.known, m.stored = t, true, ev.Stored
-	m.accepted, m.released, m.yields = false, false, 0
+	m.accepted, m.yields = false, 0
 	m.ring, m.next = [rounds]round{}, m.now
-	clear(m.heard[:])
 	m.end()
 	for id := range view.NodeID(view.MaxNodeID + 1) {
 		if id != m.cfg.Self && t.Owners.Has(id) {
@@ -265,7 +237,7 @@ func (m *Machine) learned(ev Learned) {
 
 // serving says whether this node needs a lease, and may have one.
 func (m *Machine) serving() bool {
-	return m.known && !m.stored && !m.accepted && !m.released && !m.yields.Has(m.cfg.Self) && m.term.Owners.Has(m.cfg.Self) && m.term.names(m.cfg.Self, m.cfg.Inc)
+	return m.known && !m.stored && !m.accepted && !m.yields.Has(m.cfg.Self) && m.term.Owners.Has(m.cfg.Self) && m.term.names(m.cfg.Self, m.cfg.Inc)
 }
 
 // ask begins a round.
@@ -282,7 +254,6 @@ func (m *Machine) renew(ev Renew) {
 	if !m.known || m.accepted || ev.Number != m.term.Number || !m.term.names(ev.From, ev.Inc) || !m.term.Owners.Has(ev.From) || ev.From == m.cfg.Self || m.yields.Has(ev.From) {
 		return
 	}
-	m.heard[ev.From] = max(m.heard[ev.From], ev.Round)
 	m.guard(ev.From, m.promise())
 	m.emit(SendConfirm{ev.From, ev.Number, ev.Round})
 }
@@ -313,18 +284,8 @@ func (m *Machine) end() {
 	}
 }
 
-// release gives the lease back: nobody has to wait for its end.
-func (m *Machine) release() {
-	m.end()
-	m.released = true
-	m.ring = [rounds]round{}
-	if m.known {
-		m.emit(SendRelease{m.term.Number, m.last})
-	}
-}
-
 func (m *Machine) guard(id view.NodeID, at Instant) {
-	if at == 0 || at > m.guards[id] {
+	if at > m.guards[id] {
 		m.guards[id] = at
 		m.emit(Guard{id, at})
 	}

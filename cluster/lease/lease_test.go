@@ -42,15 +42,13 @@ func TestLeaseBeginsWithTheRoundThatWasConfirmed(t *testing.T) {
 	if m.Until() != 0 {
 		t.Error("the lease does not end")
 	}
-	// What was asked for before the lease was given back is worth nothing: those who
-	// confirm it late may have been told meanwhile that nobody serves.
-	m.Step(at(4600), Tick{})
-	m.Step(at(4700), Release{})
-	m.Step(at(4800), Resume{})
-	for n := uint64(1); n < 10; n++ {
-		if m.Step(at(4900), Confirm{1, 1, 7, n}); m.Until() != 0 && m.Until() != at(7800) {
-			t.Errorf("round %d from before the release counts: until %d ms", n, m.Until()/at(1))
-		}
+	// A lease that is to run out does, and is renewed again when that is over.
+	m.Step(at(4600), Yield{view.SetOf(0)})
+	if got := m.Step(at(5200), Tick{}); len(got) != 0 {
+		t.Errorf("renewed although its end is waited for: %v", got)
+	}
+	if got := m.Step(at(5300), Resume{}); len(got) != 1 {
+		t.Errorf("not renewed again: %v", got)
 	}
 }
 
@@ -75,10 +73,8 @@ func TestWhoAcceptedANewViewConfirmsNothingByTheOld(t *testing.T) {
 	if got := m.Step(at(2500), Renew{0, 1, 8, 4}); len(got) != 2 {
 		t.Errorf("not confirmed by the newest view: %v", got)
 	}
-	if m.Step(at(2600), Released{0, 1, 8, 3}); m.Guarded(0) == 0 {
-		t.Error("a release of before counts")
-	}
-	if m.Step(at(2700), Released{0, 1, 8, 4}); m.Guarded(0) != 0 {
-		t.Error("a lease that was given back is waited for")
+	m.Step(at(2600), Yield{view.SetOf(0)})
+	if got := m.Step(at(2700), Renew{0, 1, 8, 5}); len(got) != 0 {
+		t.Errorf("confirmed although its end is waited for: %v", got)
 	}
 }

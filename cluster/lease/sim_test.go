@@ -10,8 +10,7 @@ import (
 )
 
 // The simulation: three or four nodes whose clocks run up to 5 % apart, a network that
-// delays and loses, nodes that restart, an owner that gives its lease back and takes it
-// again, views that keep the owner and views that drop it. A view that drops it may be
+// delays and loses, nodes that restart; views that keep the owner and views that drop it. A view that drops it may be
 // committed, by whoever is not guarded; never while the owner's lease lasts.
 
 const (
@@ -122,8 +121,6 @@ func (s *sim) carryOut(n *simNode, e Effect) {
 	switch e := e.(type) {
 	case SendRenew:
 		others(Renew{n.id, 1, e.Number, e.Round})
-	case SendRelease:
-		others(Released{n.id, 1, e.Number, e.Round})
 	case SendConfirm:
 		s.send(n, s.nodes[e.To], Confirm{n.id, 1, e.Number, e.Round})
 	}
@@ -215,15 +212,15 @@ func runSim(seed uint64) *sim {
 			s.propose(s.term(s.newest.Number+1, some, true), false)
 		case k < 14:
 			s.restart(s.nodes[s.rng.IntN(len(s.nodes))])
-		case k < 15 && own:
-			s.step(s.nodes[owner], Release{})
+		case k < 15:
+			s.step(s.nodes[s.rng.IntN(len(s.nodes))], Yield{view.SetOf(owner)})
 		case k < 17:
 			s.cutOff = view.Set(s.rng.Uint64()) &^ view.SetOf(owner)
 			if s.rng.IntN(3) == 0 {
 				s.cutOff = 0
 			}
 		default:
-			s.step(s.nodes[owner], Resume{})
+			s.step(s.nodes[s.rng.IntN(len(s.nodes))], Resume{})
 		}
 		if s.leased() {
 			s.served++

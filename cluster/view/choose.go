@@ -58,8 +58,8 @@ func (m *Machine) chooseResource(base, v *View, r *Resource, own bool) {
 			s |= SetOf(p)
 		}
 	}
-	r.InSync, r.Forced = s, false
-	want := Nobody
+	r.InSync, r.Forced, r.Handed = s, false, false
+	was, want := r.Owner, Nobody
 	if w, ok := m.moves[r.Name]; own && ok {
 		if w.Force {
 			r.InSync, r.Owner, r.Forced = SetOf(self), self, true
@@ -68,6 +68,8 @@ func (m *Machine) chooseResource(base, v *View, r *Resource, own bool) {
 		want = w.To
 	}
 	r.Owner = pickOwner(v, s&present, r.Owner, want)
+	h := m.holds[r.Name]
+	r.Handed = own && was == self && r.Owner != self && h != nil && h.given
 }
 
 // recordAbsent notes which life of an absent node is in sync. Whom there is no room for

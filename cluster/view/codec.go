@@ -251,7 +251,7 @@ func (w *writer) view(v *View) {
 		w.u64(uint64(x.Nodes))
 		w.u64(uint64(x.InSync))
 		w.u8(uint8(x.Owner))
-		w.flag(x.Forced)
+		w.u8(x.marks())
 	}
 	w.u8(uint8(len(v.Groups)))
 	for _, g := range v.Groups {
@@ -293,7 +293,10 @@ func (r *reader) view() *View {
 		v.Absent = append(v.Absent, a)
 	}
 	for i := r.count(MaxResources); i > 0; i-- {
-		x := Resource{Name: r.text(MaxName), Nodes: Set(r.u64()), InSync: Set(r.u64()), Owner: NodeID(r.u8()), Forced: r.flag()}
+		x := Resource{Name: r.text(MaxName), Nodes: Set(r.u64()), InSync: Set(r.u64()), Owner: NodeID(r.u8())}
+		if !x.mark(r.u8()) {
+			r.fail("a resource with unknown marks")
+		}
 		n := len(v.Resources)
 		switch {
 		case x.Name == "" || n > 0 && v.Resources[n-1].Name >= x.Name:
@@ -316,4 +319,27 @@ func (r *reader) view() *View {
 		v.Groups = append(v.Groups, g)
 	}
 	return v
+}
+
+// The marks of a resource, as bits.
+const (
+	markForced = 1 << iota
+	markHanded
+)
+
+func (r *Resource) marks() uint8 {
+	var b uint8
+	if r.Forced {
+		b |= markForced
+	}
+	if r.Handed {
+		b |= markHanded
+	}
+	return b
+}
+
+// mark takes them over, and says whether all are known.
+func (r *Resource) mark(b uint8) bool {
+	r.Forced, r.Handed = b&markForced != 0, b&markHanded != 0
+	return b&^(markForced|markHanded) == 0
 }

@@ -46,7 +46,8 @@ type Held struct {
 type Drop struct{ Resource string }
 
 // Move asks that another node own a resource; with Force this node becomes owner
-// whatever its replica lacks.
+// whatever its replica lacks. An owner that says so has stopped serving, and serves it
+// no more by this view, whatever comes of it: nobody has to wait for its lease.
 type Move struct {
 	Resource string
 	To       NodeID
@@ -56,11 +57,12 @@ type Move struct {
 // SetGroup asks for a group's administrative state; "" removes it.
 type SetGroup struct{ Group Group }
 
-// Leave says that this node wants to leave, or no longer wants to.
+// Leave says that this node wants to leave, or no longer wants to. One that leaves has
+// stopped serving what it owns, as with Move.
 type Leave struct{ On bool }
 
 // Guard says until when nothing may be taken from a node: it may still serve by a lease
-// (cluster/lease). 0: it gave its lease back.
+// (cluster/lease).
 type Guard struct {
 	Node  NodeID
 	Until Instant

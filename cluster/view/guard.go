@@ -2,7 +2,7 @@ package view
 
 // A node that owns something may serve for the time of a lease that members gave it,
 // whatever view is elected meanwhile. So who gave one stores no view that takes anything
-// from that node before the lease is over, or given back: a quorum that would elect such
+// from that node before the lease is over, or the owner gave it up itself (Handed): a quorum that would elect such
 // a view has one of those who gave it. How long that is, this package does not know; it
 // is told (Guard). Nothing of the rules of the views rests on it.
 
@@ -12,7 +12,11 @@ func (m *Machine) takes(v *View, from NodeID) bool {
 	was := m.st.View.Member(from)
 	for i := range m.st.View.Resources {
 		if r := &m.st.View.Resources[i]; r.Owner == from {
-			if next := v.Resource(r.Name); next == nil || next.Owner != from || was == nil || !v.names(from, was.Inc) {
+			next := v.Resource(r.Name)
+			if next != nil && next.Handed {
+				continue // it gave it up itself
+			}
+			if next == nil || next.Owner != from || was == nil || !v.names(from, was.Inc) {
 				return true
 			}
 		}

@@ -63,7 +63,7 @@ func (m *Machine) learn(v *View) {
 		if !h.primary {
 			h.synced, h.drop = 0, false
 		}
-		h.primary, h.hold, h.awaited = true, r.InSync.Has(r.peer(m.cfg.Self)), false
+		h.primary, h.hold, h.awaited, h.given = true, r.InSync.Has(r.peer(m.cfg.Self)), false, false
 		if !h.hold {
 			h.drop = false
 		}
@@ -87,7 +87,7 @@ func (m *Machine) mine() []Grant {
 	for i := range v.Resources {
 		r := &v.Resources[i]
 		h := m.holds[r.Name]
-		if h == nil || !h.primary {
+		if h == nil || !h.primary || h.given {
 			continue
 		}
 		g := Grant{Resource: r.Name, Peer: r.peer(m.cfg.Self), Hold: h.hold || h.awaited}

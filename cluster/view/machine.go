@@ -81,6 +81,7 @@ type stake struct {
 	synced  Incarnation // of the peer's replica that has everything acknowledged
 	drop    bool        // the storage daemon wants the peer out
 	awaited bool        // Held is
+	given   bool        // this node gave it up, and serves it no more by this view
 }
 
 // other is what is known of another node.
@@ -210,6 +211,9 @@ func (m *Machine) Step(now Instant, ev Event) []Effect {
 		m.wishGroup(ev.Group)
 	case Leave:
 		m.leaving = ev.On
+		for _, h := range m.holds {
+			h.given = h.given || h.primary && ev.On
+		}
 	case Guard:
 		if ev.Node <= MaxNodeID {
 			m.guards[ev.Node] = ev.Until

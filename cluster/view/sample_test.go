@@ -9,9 +9,9 @@ func sampleView() *View {
 		Members: []Member{{0, 0xa0, false, false}, {1, 0xa1, false, true}, {5, 0xa5, true, false}},
 		Absent:  []Absent{{3, 0xa3}},
 		Resources: []Resource{
-			{"data", SetOf(0, 1), 0, SetOf(0, 1), false},
-			{"logs", SetOf(1, 3), Nobody, SetOf(3), false},
-			{"spare", SetOf(1), 1, SetOf(1), true},
+			{"data", SetOf(0, 1), 0, SetOf(0, 1), false, false},
+			{"logs", SetOf(1, 3), Nobody, SetOf(3), false, true},
+			{"spare", SetOf(1), 1, SetOf(1), true, false},
 		},
 		Groups: []Group{{"data", "frozen"}, {"logs", "offline"}},
 	}
@@ -73,7 +73,7 @@ func largest() *View {
 	}
 	for i := range MaxResources {
 		n := NodeID(i % MaxNodes)
-		v.Resources = append(v.Resources, Resource{long(i, MaxName), SetOf(n, 20+n), n, SetOf(n, 20+n), false})
+		v.Resources = append(v.Resources, Resource{long(i, MaxName), SetOf(n, 20+n), n, SetOf(n, 20+n), false, false})
 	}
 	for i := range MaxGroups {
 		v.Groups = append(v.Groups, Group{long(i, MaxName), long(i, MaxState)})

@@ -196,6 +196,9 @@ func (m *Machine) reason(all Set) (why string, mine bool) {
 		if h := m.holds[r.Name]; h != nil && h.primary {
 			p := r.peer(self)
 			in := r.InSync.Has(p)
+			if h.given {
+				return r.Name + " was given up here", true
+			}
 			if h.drop && (in || h.hold) {
 				return "the replica of " + r.Name + " does not answer", true
 			}
@@ -304,6 +307,9 @@ func (m *Machine) wishMove(w Move) {
 	case !w.Force && r.Owner == w.To:
 	default:
 		m.moves[w.Resource] = w
+		if h := m.stake(w.Resource); !w.Force && h.primary {
+			h.given = true
+		}
 	}
 }
 

@@ -131,6 +131,7 @@ type Resource struct {
 	Owner  NodeID
 	InSync Set  // whose replica holds every acknowledged write
 	Forced bool // a person made this view's owner one, whatever its replica lacks
+	Handed bool // the owner by the view before gave it up: it had stopped serving
 }
 
 // peer is who has the other replica, or Nobody.

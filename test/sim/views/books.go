@@ -103,6 +103,9 @@ func (w *World) learned(n *node, v *view.View) {
 	}
 	for i := range v.Resources {
 		r := &v.Resources[i]
+		if r.Handed {
+			w.count("resource handed over")
+		}
 		switch {
 		case r.Forced:
 			*b.ledgers[r.Name] = ledger{forcedAt: v.Stamp.Number()}

@@ -93,11 +93,7 @@ var faults = []fault{
 		w.move(c.Name, c.Nodes[w.rng.IntN(len(c.Nodes))], n)
 	}},
 	{"leave", 2, always, func(w *World) {
-		n, on := w.any(), w.chance(0.7)
-		if on {
-			n.giveBack()
-		}
-		n.step(view.Leave{On: on})
+		w.any().step(view.Leave{On: w.chance(0.7)})
 	}},
 	{"group state", 2, always, func(w *World) {
 		s := [...]string{"", "offline", "online", "frozen"}[w.rng.IntN(4)]

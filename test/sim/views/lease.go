@@ -75,8 +75,6 @@ func (n *node) leaseStep(ev lease.Event) {
 		switch e := e.(type) {
 		case lease.SendRenew:
 			others(lease.Renew{From: from, Inc: inc, Number: e.Number, Round: e.Round})
-		case lease.SendRelease:
-			others(lease.Released{From: from, Inc: inc, Number: e.Number, Round: e.Round})
 		case lease.SendConfirm:
 			w.deliver(n.id, e.To, false, func(to *node) {
 				to.leaseStep(lease.Confirm{From: from, Inc: inc, Number: e.Number, Round: e.Round})
@@ -93,20 +91,12 @@ func (n *node) leaseStep(ev lease.Event) {
 	w.oracleLease(n)
 }
 
-// giveBack is what vipd does once a group is down on a node.
-func (n *node) giveBack() {
-	n.leases.released = n.w.now
-	n.leaseStep(lease.Release{})
-}
-
-// move hands a resource over: its owner gives its lease back first.
-func (w *World) move(resource string, to view.NodeID, fallback *node) {
-	owner := fallback
+// move hands a resource over: its owner, if it can be reached, gives it up itself.
+func (w *World) move(resource string, to view.NodeID, n *node) {
 	if id := w.newestOwner(resource); id != view.Nobody && w.nodes[id].m != nil && !w.nodes[id].asleep {
-		owner = w.nodes[id]
-		owner.giveBack()
+		n = w.nodes[id]
 	}
-	owner.step(view.Move{Resource: resource, To: to})
+	n.step(view.Move{Resource: resource, To: to})
 }
 
 // oracleLease: while a node's lease lasts, no view takes from it what it owns by the
@@ -126,6 +116,9 @@ func (w *World) oracleLease(n *node) {
 			continue
 		}
 		next := b.newest.Resource(r.Name)
+		if next != nil && next.Handed {
+			continue
+		}
 		if m := b.newest.Member(n.id); next == nil || next.Owner != n.id || m == nil || m.Inc != n.m.Inc() {
 			w.violate("lease", "node %d may serve %s by view %s for %d ms more, and view %s is learned, which takes it", n.id, r.Name, mine.Stamp,
 				(n.leases.m.Until()-w.now)/view.Instant(millisecond), b.newest.Stamp)
