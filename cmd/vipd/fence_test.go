@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	carp "hastd/carp/runner"
 	"hastd/cluster/fence"
 	frunner "hastd/cluster/fence/runner"
 	"hastd/cmd/internal/api"
@@ -57,7 +58,7 @@ func (n *node) fenced(b *box) (*server, error) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	s, err := startWith(daemon.Setup{Conf: c, Node: self, Log: slog.New(slog.DiscardHandler)}, outside{quietConsole{}, b.open, b})
+	s, err := startWith(daemon.Setup{Conf: c, Node: self, Flags: daemon.Flags{File: n.path("hast.toml")}, Log: slog.New(slog.DiscardHandler)}, outside{quietConsole{}, b.open, b})
 	if err == nil {
 		n.t.Cleanup(func() { _ = s.Stop() })
 		n.wait("it answers", func(api.Group) bool { return true })
@@ -194,5 +195,33 @@ func TestWatchdogThatIsMissing(t *testing.T) {
 	// What was found up stays so.
 	if got := n.told(); got != "" {
 		t.Errorf("%s", got)
+	}
+}
+
+func TestReloadSaysThatTOCNeedsARestart(t *testing.T) {
+	n, b := newNode(t, tocOn), &box{}
+	if _, err := n.fenced(b); err != nil {
+		t.Fatal(err)
+	}
+	n.edit(tocOn, "toc = \"off\"\nwatchdog-timeout = \"3s\"")
+	r, err := n.c.Reload(t.Context())
+	if got := strings.Join(r.Restart, " "); err != nil || got != "cluster.toc cluster.watchdog cluster.watchdog-timeout" {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
+// TestElectionThatHangs: one that has not begun is not hung, one whose owner does not
+// answer is.
+func TestElectionThatHangs(t *testing.T) {
+	e := newElection()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if !e.alive(ctx) {
+		t.Error("it has not begun")
+	}
+	e.run = carp.New(carp.Options{}) // nobody runs it
+	e.runs.Store(true)
+	if e.alive(ctx) {
+		t.Error("nobody answers")
 	}
 }

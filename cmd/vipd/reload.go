@@ -36,6 +36,9 @@ func (s *server) Reload(context.Context) (api.ReloadResult, error) {
 	differ("[vipd]", s.vipd, vipd)
 	differ("hastd.control", was.Control, hastd.Control)
 	differ("cluster.quorum", s.o.Conf.Cluster.Quorum, c.Cluster.Quorum)
+	differ("cluster.toc", s.o.Conf.Cluster.TOC, c.Cluster.TOC)
+	differ("cluster.watchdog", s.o.Conf.Cluster.Watchdog, c.Cluster.Watchdog)
+	differ("cluster.watchdog-timeout", s.o.Conf.Cluster.WatchdogTimeout, c.Cluster.WatchdogTimeout)
 	before := map[string]*conf.Group{}
 	for _, g := range s.o.Conf.Groups {
 		before[g.Name] = g
