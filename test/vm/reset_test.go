@@ -86,7 +86,7 @@ failfast = true
 	t.Logf("booted within %s", m.Boot.Round(100*time.Millisecond))
 	// What was found up stays up: the service needs nobody's order.
 	do(t, m, Order{Op: "start", Args: []string{"/init", "service", "start", "/run/app"}})
-	vipd = do(t, m, Order{Op: "start", Args: []string{"/vipd", "-c", "/hast.toml", "--node", "alpha"}}).Pid
+	vipd = startVipd(t, m)
 	if toc == "off" {
 		return m, vipd
 	}
@@ -96,6 +96,11 @@ failfast = true
 		t.Fatalf("the watchdog is %s", s)
 	}
 	return m, vipd
+}
+
+func startVipd(t *testing.T, m *Machine) int {
+	t.Helper()
+	return do(t, m, Order{Op: "start", Args: []string{"/vipd", "-c", "/hast.toml", "--node", "alpha"}}).Pid
 }
 
 // needs is the folder of the kernel.
@@ -179,6 +184,22 @@ func TestVipdThatStandsStillResetsItsMachine(t *testing.T) {
 	resets(t, m)
 	says(t, m, kernelResets)
 	saysNothingOf(t, m, "did not stop!")
+}
+
+// TestVipdThatIsBackInTimeSavesItsMachine, and keeps the group.
+func TestVipdThatIsBackInTimeSavesItsMachine(t *testing.T) {
+	m, vipd := machine(t, "reset")
+	do(t, m, Order{Op: "signal", Pid: vipd, Number: int(syscall.SIGKILL)})
+	if a := do(t, m, Order{Op: "wait", Pid: vipd, Number: int(soon.Milliseconds())}); !a.Ended {
+		t.Fatal("it was not killed")
+	}
+	vipd = startVipd(t, m)
+	do(t, m, Order{Op: "sleep", Number: int(countdown.Milliseconds() * 5 / 4)})
+	if a := do(t, m, Order{Op: "wait", Pid: vipd}); a.Ended || state(t, m) != "active" {
+		t.Errorf("vipd: %+v, the watchdog is %s", a, state(t, m))
+	}
+	says(t, m, "OFFLINE -> ONLINE", "did not stop!", "OFFLINE -> ONLINE")
+	saysNothingOf(t, m, kernelResets, performing, "STOPPING")
 }
 
 // TestCleanStopResetsNothing: nor does a vipd that stood still for a moment, or a machine
