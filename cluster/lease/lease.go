@@ -227,7 +227,9 @@ func (m *Machine) learned(ev Learned) {
 	m.term, m.known, m.stored = t, true, ev.Stored
 	m.accepted, m.yields = false, 0
 	m.ring, m.next = [rounds]round{}, m.now
-	m.end()
+	if m.stored || !t.Owners.Has(m.cfg.Self) || !t.names(m.cfg.Self, m.cfg.Inc) {
+		m.end() // an owner that stays one goes on by the lease that it has: all who learn this view guard it
+	}
 	for id := range view.NodeID(view.MaxNodeID + 1) {
 		if id != m.cfg.Self && t.Owners.Has(id) {
 			m.guard(id, m.promise())

@@ -180,7 +180,7 @@ func (s *sim) learn(n *simNode, w Term) {
 // restart forgets everything but what is stored.
 func (s *sim) restart(n *simNode) {
 	n.m = New(Config{Self: n.id, Inc: 1, Lease: simLease, Every: simEvery})
-	s.step(n, Learned{Term: n.term})
+	s.step(n, Learned{Term: n.term, Stored: s.now > 1})
 	if n.acc != nil {
 		s.step(n, Accepted{})
 	}

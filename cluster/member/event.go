@@ -1,0 +1,80 @@
+package member
+
+import (
+	"hastd/cluster/lease"
+	"hastd/cluster/view"
+)
+
+// Event is what happens to a node. Those of the views' machine that only pass through
+// (view.Received, view.Heard, view.SetGroup, view.Force) are events here too.
+type Event interface{}
+
+// Start is the first event, with what is stored and what hastd remembers.
+type Start = view.Start
+
+// Renew and Confirm are what other nodes say of leases.
+type (
+	Renew   = lease.Renew
+	Confirm = lease.Confirm
+)
+
+// Tick is nothing but time.
+type Tick struct{}
+
+// Storage is what hastd says of a resource, at least as often as it changes.
+type Storage struct {
+	Resource string
+	// Told is the generation of the newest grant that it took; 0: it was just started.
+	Told uint64
+	// Synced is the peer's incarnation, if its replica has everything acknowledged.
+	Synced view.Incarnation
+	// Waits: writes wait for a view without the peer.
+	Waits bool
+}
+
+// Answered is the end of an Order: hastd took it, or did not.
+type Answered struct {
+	Resource string
+	OK       bool
+}
+
+// Stopped says that a group's resources are down here and stay so until Own says
+// otherwise; To is who shall have them, view.Nobody if this node only leaves.
+type Stopped struct {
+	Resources []string
+	To        view.NodeID
+}
+
+// Leave says that this node leaves; everything it owns is down. Stay takes that back.
+type (
+	Leave struct{}
+	Stay  struct{}
+)
+
+// Effect is what the shell has to do. Those of the views' machine (view.Persist,
+// view.Send, view.Report) and of the lease's (lease.SendRenew, lease.SendConfirm) pass
+// through, in their order: view.Persist is a barrier.
+type Effect interface{}
+
+// Order is a grant for hastd. There is never more than one for a resource under way;
+// it is answered by Answered.
+type Order struct {
+	Resource string
+	Grant    Grant
+}
+
+// Grant is what hastd is told (replicate.Grant).
+type Grant struct {
+	Generation        uint64
+	Incarnation, Peer view.Incarnation
+	Owner, PeerOwner  bool
+	Hold              bool
+	Until             view.Instant // by CLOCK_BOOTTIME; 0: no lease
+	Adding            view.Incarnation
+}
+
+// Own says whether this node may serve a resource: it owns it, and has a lease.
+type Own struct {
+	Resource string
+	On       bool
+}

@@ -1,0 +1,218 @@
+package member
+
+import (
+	"testing"
+
+	"hastd/cluster/lease"
+	"hastd/cluster/view"
+)
+
+// A cluster of two nodes and a witness with a network that loses nothing, and a hastd
+// on each node that takes every grant at once.
+type cluster struct {
+	t     *testing.T
+	now   view.Instant
+	m     []*Machine
+	down  view.Set
+	told  []map[string]Grant
+	own   []map[string]bool
+	saved []*view.State
+	queue []func()
+}
+
+const (
+	step   = 50 * view.Millisecond
+	leases = 3 * view.Second
+)
+
+func newCluster(t *testing.T) *cluster {
+	c := &cluster{t: t, now: 1}
+	for id := range view.NodeID(3) {
+		c.m, c.saved = append(c.m, nil), append(c.saved, nil)
+		c.told, c.own = append(c.told, map[string]Grant{}), append(c.own, map[string]bool{})
+		c.start(id)
+	}
+	return c
+}
+
+func (c *cluster) start(id view.NodeID) {
+	m, err := New(Config{
+		View: view.Config{
+			Self: id, Seed: uint64(id) + 1, Rejoin: view.Second,
+			Nodes:     []view.NodeConfig{{ID: 0}, {ID: 1}, {ID: 2, Witness: true}},
+			Resources: []view.ResourceConfig{{Name: "data", Nodes: []view.NodeID{0, 1}, First: view.SetOf(0, 1)}, {Name: "logs", Nodes: []view.NodeID{0, 1}, First: view.SetOf(0, 1)}},
+		},
+		Lease: leases, Every: view.Second / 2,
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.m[id], c.down = m, c.down&^view.SetOf(id)
+	c.step(id, Start{Stored: c.saved[id]})
+}
+
+func (c *cluster) step(id view.NodeID, ev Event) {
+	if !c.down.Has(id) {
+		c.carryOut(id, c.m[id].Step(c.now, ev))
+	}
+}
+
+func (c *cluster) carryOut(id view.NodeID, effects []Effect) {
+	send := func(to view.NodeID, ev Event) {
+		c.queue = append(c.queue, func() {
+			if !c.down.Has(id) {
+				c.step(to, ev)
+			}
+		})
+	}
+	inc := c.m[id].v.Inc()
+	for _, e := range effects {
+		switch e := e.(type) {
+		case view.Persist:
+			s := e.State
+			c.saved[id] = &s
+		case view.Send:
+			send(e.Msg.To, view.Received{Msg: e.Msg})
+		case lease.SendRenew:
+			for to := range view.NodeID(3) {
+				if to != id {
+					send(to, Renew{From: id, Inc: inc, Number: e.Number, Round: e.Round})
+				}
+			}
+		case lease.SendConfirm:
+			send(e.To, Confirm{From: id, Inc: inc, Number: e.Number, Round: e.Round})
+		case Order:
+			old := c.told[id][e.Resource]
+			if e.Grant.Generation < old.Generation {
+				c.t.Errorf("node %d orders generation %d after %d", id, e.Grant.Generation, old.Generation)
+			}
+			c.told[id][e.Resource] = e.Grant
+			c.queue = append(c.queue, func() { c.step(id, Answered{e.Resource, true}) })
+		case Own:
+			c.own[id][e.Resource] = e.On
+			if g := c.told[id][e.Resource]; e.On && (!g.Owner || g.Until <= c.now) {
+				c.t.Errorf("node %d may serve %s, and hastd was told %+v", id, e.Resource, g)
+			}
+		}
+	}
+}
+
+// run lets time pass; nobody may ever serve what another one serves.
+func (c *cluster) run(d view.Duration) {
+	c.t.Helper()
+	for end := c.now + view.Instant(d); c.now < end; c.now += view.Instant(step) {
+		for id := range view.NodeID(3) {
+			if !c.down.Has(id) {
+				c.step(id, view.Heard{Nodes: 7 &^ c.down &^ view.SetOf(id)})
+				c.carryOut(id, c.m[id].Greet())
+				c.step(id, Tick{})
+			}
+		}
+		for len(c.queue) > 0 {
+			do := c.queue[0]
+			c.queue = c.queue[1:]
+			do()
+		}
+		for _, name := range []string{"data", "logs"} {
+			serve := 0
+			for id := range 3 {
+				if g := c.told[id][name]; g.Owner && g.Until > c.now {
+					serve++
+				}
+			}
+			if serve > 1 {
+				c.t.Fatalf("at %d ms two nodes may serve %s: %+v, %+v", c.now/view.Instant(view.Millisecond), name, c.told[0][name], c.told[1][name])
+			}
+		}
+	}
+}
+
+func (c *cluster) owner(name string) int {
+	for id := range 3 {
+		if c.own[id][name] && !c.down.Has(view.NodeID(id)) {
+			return id
+		}
+	}
+	return -1
+}
+
+// until says how long something took.
+func (c *cluster) until(what string, limit view.Duration, ok func() bool) view.Duration {
+	c.t.Helper()
+	began := c.now
+	for !ok() {
+		if c.now > began+view.Instant(limit) {
+			c.t.Fatalf("%s: not within %d ms; views %v, %v, %v; told %+v, %+v", what, limit/view.Millisecond, c.m[0].View(), c.m[1].View(), c.m[2].View(), c.told[0], c.told[1])
+		}
+		c.run(step)
+	}
+	return view.Duration(c.now - began)
+}
+
+func TestOwnersServeAndHandOver(t *testing.T) {
+	c := newCluster(t)
+	c.until("somebody serves", 5*view.Second, func() bool { return c.owner("data") == 0 && c.owner("logs") == 0 })
+	g := c.told[0]["data"]
+	if !g.Hold || g.Peer == 0 || c.told[1]["data"].Owner || !c.told[1]["data"].PeerOwner {
+		t.Errorf("granted %+v and %+v", g, c.told[1]["data"])
+	}
+	c.run(10 * view.Second)
+	if c.owner("data") != 0 || c.told[0]["data"].Until < c.now+view.Instant(leases)/2 {
+		t.Errorf("the lease is not renewed: %+v at %d", c.told[0]["data"], c.now)
+	}
+	// Handed over without waiting for a lease; the other resource stays.
+	c.step(0, Stopped{Resources: []string{"data"}, To: 1})
+	took := c.until("it is handed over", view.Second, func() bool { return c.owner("data") == 1 })
+	if took > 500*view.Millisecond || c.owner("logs") != 0 {
+		t.Errorf("handed over after %d ms; logs on %d", took/view.Millisecond, c.owner("logs"))
+	}
+}
+
+// A node that is lost: the other takes over when the lease is over, and no sooner.
+func TestLostOwnerIsReplacedAfterItsLease(t *testing.T) {
+	c := newCluster(t)
+	c.until("somebody serves", 5*view.Second, func() bool { return c.owner("data") == 0 })
+	c.run(2 * view.Second)
+	c.down = view.SetOf(0)
+	c.own[0] = map[string]bool{}
+	took := c.until("the other serves", 10*view.Second, func() bool { return c.owner("data") == 1 && c.owner("logs") == 1 })
+	if limit := leases + lease.Margin(leases) + view.Second; took < leases/2 || took > limit {
+		t.Errorf("after %d ms, want at most %d", took/view.Millisecond, limit/view.Millisecond)
+	}
+	if g := c.told[1]["data"]; g.Hold || g.Peer != 0 {
+		t.Errorf("granted %+v: the peer is gone", g)
+	}
+	// It comes back, is copied to, and counts again; who owns goes on owning.
+	c.start(0)
+	c.until("it is a member", 5*view.Second, func() bool { return c.told[1]["data"].Peer != 0 })
+	c.step(1, Storage{Resource: "data", Told: c.told[1]["data"].Generation, Synced: c.told[1]["data"].Peer})
+	c.until("it counts as in sync", 2*view.Second, func() bool { return c.told[1]["data"].Hold && c.m[1].View().Resource("data").InSync == 3 })
+	if c.owner("data") != 1 {
+		t.Errorf("data is on %d", c.owner("data"))
+	}
+}
+
+// Writes that wait for a lost replica: a view without it is asked for.
+func TestWaitingWritesAskForAViewWithoutThePeer(t *testing.T) {
+	c := newCluster(t)
+	c.until("somebody serves", 5*view.Second, func() bool { return c.owner("data") == 0 })
+	c.step(0, Storage{Resource: "data", Told: c.told[0]["data"].Generation, Synced: c.told[0]["data"].Peer, Waits: true})
+	c.until("the peer is out", 2*view.Second, func() bool { return !c.told[0]["data"].Hold })
+	if c.owner("data") != 0 || c.told[0]["logs"].Hold != true {
+		t.Errorf("data on %d, logs %+v", c.owner("data"), c.told[0]["logs"])
+	}
+}
+
+// A hastd that is started again is told everything anew.
+func TestStorageThatStartsAgainIsTold(t *testing.T) {
+	c := newCluster(t)
+	c.until("somebody serves", 5*view.Second, func() bool { return c.owner("data") == 0 })
+	c.told[0] = map[string]Grant{}
+	c.step(0, Storage{Resource: "data"})
+	c.run(view.Second / 2)
+	for _, name := range []string{"data", "logs"} {
+		if g := c.told[0][name]; !g.Owner || g.Until <= c.now {
+			t.Errorf("%s: told %+v", name, g)
+		}
+	}
+}
