@@ -37,6 +37,7 @@ type node struct {
 	thaw     int64 // frozen until then
 	asleep   int64 // what was to happen while it was frozen happens then, even if that ended early
 	sleep    sleeper
+	primary  bool // as reported
 	timerAt  int64 // when the next kTimer stands in the queue; 0: none
 	skew     int64
 	drift    int64 // parts in a million
@@ -102,7 +103,7 @@ func (n *node) reset(w *World, id int) {
 	n.mem.reset()
 	n.ids.Seed(w.rng.Uint64(), uint64(id)+1)
 	n.mailbox, n.batch, n.out = n.mailbox[:0], n.batch[:0], n.out[:0]
-	n.draining, n.thaw, n.asleep, n.timerAt, n.sleep = false, 0, 0, 0, sleeper{}
+	n.draining, n.thaw, n.asleep, n.timerAt, n.sleep, n.primary = false, 0, 0, 0, sleeper{}, false
 	n.skew, n.drift, n.wall = w.span(second, 1000*second), w.span(-w.prof.Drift, w.prof.Drift), 0
 	n.dropOps()
 	n.sess, n.next, n.wantConnect, n.speaks = nil, nil, false, present
@@ -236,7 +237,7 @@ func (n *node) die() {
 	n.life++
 	n.m = nil
 	n.mailbox, n.batch = n.mailbox[:0], n.batch[:0]
-	n.draining, n.thaw, n.asleep, n.timerAt, n.sleep = false, 0, 0, 0, sleeper{}
+	n.draining, n.thaw, n.asleep, n.timerAt, n.sleep, n.primary = false, 0, 0, 0, sleeper{}, false
 	n.dropOps()
 	n.mem.reset()
 	n.prov = provNone

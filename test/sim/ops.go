@@ -166,7 +166,7 @@ func (n *node) startData(e *replicate.Effect) {
 		d = n.hashFree - w.now
 	}
 	o := n.startOp(opData, e, d)
-	if o.sess = nil; n.prov == provNone && n.app.pending == 0 {
+	if o.sess = nil; n.prov == provNone && n.app.pending == 0 && !n.primary {
 		o.sess = n.sess
 	}
 	if e.Disk == replicate.DiskFlush {

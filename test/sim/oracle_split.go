@@ -58,6 +58,8 @@ func (n *node) discard() {
 // oracleReport looks at what people are told.
 func (w *World) oracleReport(n *node, r *replicate.Report) {
 	switch r.Kind {
+	case replicate.ReportRole:
+		n.primary = r.New == metadata.Primary.String()
 	case replicate.ReportVerdict:
 		n.heardOfPeer()
 	case replicate.ReportDataLoss:
