@@ -37,7 +37,7 @@ type node struct {
 	thaw     int64 // frozen until then
 	asleep   int64 // what was to happen while it was frozen happens then, even if that ended early
 	sleep    sleeper
-	primary  bool // as reported
+	primary  bool  // as reported
 	timerAt  int64 // when the next kTimer stands in the queue; 0: none
 	skew     int64
 	drift    int64 // parts in a million
