@@ -72,7 +72,7 @@ func (c *cluster) carryOut(id view.NodeID, effects []Effect) {
 			s := e.State
 			c.saved[id] = &s
 		case view.Send:
-			send(e.Msg.To, view.Received{Msg: e.Msg})
+			send(e.Msg.To, view.Received(e))
 		case lease.SendRenew:
 			for to := range view.NodeID(3) {
 				if to != id {
