@@ -60,7 +60,7 @@ var viewBugs = []Bug{
 		{"cluster/view/round.go", "		h.awaited = h.primary && !h.hold && r.InSync.Has(p)\n", "		h.awaited = false\n"},
 	}},
 	{Name: "a third node adds to the in-sync set", Oracle: "kept", Runs: 1000, Took: 4, Edits: []Edit{
-		{"cluster/view/choose.go", "	r.InSync, r.Forced = s, false\n", "	if s != 0 && s&present != 0 && r.Owner != self {\n		s |= r.Nodes & present\n	}\n	r.InSync, r.Forced = s, false\n"},
+		{"cluster/view/choose.go", "	r.InSync, r.Forced, r.Handed = s, false, false\n", "	if s != 0 && s&present != 0 && r.Owner != self {\n		s |= r.Nodes & present\n	}\n	r.InSync, r.Forced, r.Handed = s, false, false\n"},
 	}},
 	{Name: "a restarted owner goes on from the stored view", Oracle: "one", Runs: 4000, Took: 740, Edits: []Edit{
 		{"cluster/view/learn.go", "		m.changed() // a copy taken before this start is older than what is sent now\n", "		m.changed()\n		if v := s.Stored.View; v != nil {\n			m.learn(v)\n		}\n"},
