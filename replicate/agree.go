@@ -61,6 +61,7 @@ func (m *Machine) greet(conn uint32) {
 	m.conn, m.phase, m.step = conn, greeting, forQuiet
 	m.peerKnown = false
 	m.deadline = m.now + AgreementTimeout
+	m.awakeAt = m.now
 	m.clearAcks()
 }
 

@@ -118,6 +118,23 @@ func TestSleeperWasOvertaken(t *testing.T) {
 	}
 }
 
+// One that stood still right after it was promoted.
+func TestSleeperSinceItsPromotionAsksToo(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.secondary(true)
+	s.silently(func() {
+		s.role(metadata.Primary)
+		for s.m.role != metadata.Primary {
+			s.done(s.open[0].label)
+		}
+		s.now += 3 * Second
+		s.loses("nothing heard for 20 s")
+	})
+	if !s.m.asking() {
+		t.Error("it does not ask")
+	}
+}
+
 // The same while an agreement is being reached: both were promoted at once.
 func TestSleeperInAnAgreementAsksToo(t *testing.T) {
 	s := newScript(t, scriptSuper())
