@@ -122,7 +122,7 @@ func (w *World) fault(k faultKind, n *node) {
 	case faultFreeze:
 		if n.state == running {
 			n.thaw = w.now + d
-			n.asleep = n.thaw
+			n.asleep = max(n.asleep, n.thaw) // an earlier one may be the longer
 			n.frozenNow()
 			n.frozenPeer(d)
 		}
@@ -149,7 +149,7 @@ func (w *World) fault(k faultKind, n *node) {
 		n.leap(w.span(second, 5*60*second))
 		if n.state == running && w.chance(0.5) {
 			n.thaw = w.now + d
-			n.asleep = n.thaw
+			n.asleep = max(n.asleep, n.thaw) // an earlier one may be the longer
 			n.frozenNow()
 			n.frozenPeer(d)
 		}
