@@ -60,6 +60,7 @@ func (w *World) oracleReport(n *node, r *replicate.Report) {
 	switch r.Kind {
 	case replicate.ReportRole:
 		n.primary = r.New == metadata.Primary.String()
+		n.sleep = sleeper{} // a promotion asks for itself
 	case replicate.ReportVerdict:
 		n.heardOfPeer()
 	case replicate.ReportDataLoss:
