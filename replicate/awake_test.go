@@ -149,3 +149,26 @@ func TestSleeperInAnAgreementAsksToo(t *testing.T) {
 		t.Error("it went on alone without having asked")
 	}
 }
+
+// An order to step down that is refused because the device is in use: what was held
+// for it, because the peer was lost meanwhile, is answered like any other write.
+func TestRefusedDemotionLetsGoOfWhatItHeld(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() {
+		s.write(1, 0, 4096)
+		for len(s.open) > 0 {
+			s.done(s.open[0].label)
+		}
+		s.role(metadata.Secondary)
+		stop := s.pending("provider stop")
+		s.loses("connection reset")
+		if s.drain(1) || s.m.marks().Has(metadata.Raised) {
+			t.Error("it parts from its peer although it may be stepping down")
+		}
+		s.quietEvent(s.answer(stop, ErrBusy))
+	})
+	if !s.drain(1) {
+		t.Error("a write hangs after the order was refused")
+	}
+}

@@ -423,6 +423,7 @@ func (m *Machine) demote(to metadata.Role) {
 		if ev.Err != OK {
 			m.provider = providerUp
 			m.done(&Refusal{RefusedBusy, ev.Text, "stop what uses it, or cut it with hastctl role --force"})
+			m.thaw() // what was held in case it steps down
 			return
 		}
 		stopped()
