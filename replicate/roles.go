@@ -229,7 +229,7 @@ func (m *Machine) connect(now bool) {
 // promote makes a secondary primary: first whatever word of the peer can be had.
 func (m *Machine) promote() {
 	if m.cfg.NeedLease && !m.leased() {
-		m.done(&Refusal{RefusedPolicy, "promotion refused: quorum is \"majority\" and this node holds no lease", "let vipd decide, or see hastctl cluster status"})
+		m.done(&Refusal{RefusedPolicy, "promotion refused: quorum is \"majority\" and this node holds no lease", "vipd passes on what the cluster decided: its log on this node says why it did not"})
 		return
 	}
 	switch {
@@ -571,7 +571,7 @@ func (m *Machine) onResume(c *Command) {
 		return
 	}
 	if why := m.withheld(); why != "" {
-		m.finish(c, &Refusal{RefusedPolicy, "the cluster has not decided that this node goes on (" + why + ")", "see hastctl cluster status"})
+		m.finish(c, &Refusal{RefusedPolicy, "the cluster has not decided that this node goes on (" + why + ")", "vipd passes on what the cluster decided: its log on this node says why it did not"})
 		return
 	}
 	if !m.sound() {

@@ -50,6 +50,20 @@ type Term struct {
 	Quorum  func(voters view.Set) bool // whether these could elect the next one
 }
 
+// TermOf is what the lease must know of a view.
+func TermOf(v *view.View) Term {
+	t := Term{Number: v.Stamp.Number(), Quorum: v.Quorum}
+	for _, x := range v.Members {
+		t.Members = append(t.Members, Member{ID: x.ID, Inc: x.Inc})
+	}
+	for i := range v.Resources {
+		if o := v.Resources[i].Owner; o != view.Nobody {
+			t.Owners |= view.SetOf(o)
+		}
+	}
+	return t
+}
+
 func (t *Term) names(id view.NodeID, inc view.Incarnation) bool {
 	for _, m := range t.Members {
 		if m.ID == id {

@@ -159,7 +159,7 @@ func (m *Machine) start(ev Start) {
 	m.drain()
 	m.renew()
 	if v := m.v.View(); v != nil {
-		m.leases(lease.Learned{Term: termOf(v), Stored: true})
+		m.leases(lease.Learned{Term: lease.TermOf(v), Stored: true})
 	}
 	if ev.Stored != nil && ev.Stored.Acc != nil {
 		m.leases(lease.Accepted{})
@@ -169,20 +169,6 @@ func (m *Machine) start(ev Start) {
 // renew makes the lease's machine anew for another life of this node.
 func (m *Machine) renew() {
 	m.l = lease.New(lease.Config{Self: m.cfg.View.Self, Inc: m.v.Inc(), Lease: m.cfg.Lease, Every: m.cfg.Every})
-}
-
-// termOf is what the lease must know of a view.
-func termOf(v *view.View) lease.Term {
-	t := lease.Term{Number: v.Stamp.Number(), Quorum: v.Quorum}
-	for _, x := range v.Members {
-		t.Members = append(t.Members, lease.Member{ID: x.ID, Inc: x.Inc})
-	}
-	for i := range v.Resources {
-		if o := v.Resources[i].Owner; o != view.Nobody {
-			t.Owners |= view.SetOf(o)
-		}
-	}
-	return t
 }
 
 // views feeds the views' machine, once what it said before is dealt with.
@@ -244,7 +230,7 @@ func (m *Machine) learned(e view.Learned) {
 	}
 	if v.Stamp.Index != 0 {
 		m.resume = 0
-		m.leases(lease.Learned{Term: termOf(v)})
+		m.leases(lease.Learned{Term: lease.TermOf(v)})
 	}
 	for _, r := range m.list {
 		g := Grant{Generation: v.Stamp.Number(), Incarnation: m.v.Inc()}

@@ -101,8 +101,11 @@ func (r *Resource) arrive(it *item, w *word, evs []replicate.Event) []replicate.
 	case replicate.EvCommand:
 		r.answers[ev.Command.ID] = it.answer
 	case replicate.EvProviderUp, replicate.EvProviderDown:
-		if ev.Err == replicate.OK {
+		switch {
+		case ev.Err == replicate.OK:
 			r.provider = it.provider
+		case ev.Kind == replicate.EvProviderDown:
+			r.leaving = false // it stays
 		}
 	}
 	return append(evs, *ev)

@@ -23,20 +23,6 @@ type leases struct {
 	released view.Instant
 }
 
-// termOf is what the lease must know of a view.
-func termOf(v *view.View) lease.Term {
-	t := lease.Term{Number: v.Stamp.Number(), Quorum: v.Quorum}
-	for _, m := range v.Members {
-		t.Members = append(t.Members, lease.Member{ID: m.ID, Inc: m.Inc})
-	}
-	for i := range v.Resources {
-		if o := v.Resources[i].Owner; o != view.Nobody {
-			t.Owners |= view.SetOf(o)
-		}
-	}
-	return t
-}
-
 // lease feeds what a step of the views' machine told.
 func (n *node) lease() {
 	if n.m == nil {

@@ -149,7 +149,7 @@ func (n *node) step(ev view.Event) {
 	}
 	if st := n.durable; starts && st != nil {
 		if s, err := view.ReadState(st); err == nil && s.View != nil {
-			n.leases.learned = append(n.leases.learned, lease.Learned{Term: termOf(s.View), Stored: true})
+			n.leases.learned = append(n.leases.learned, lease.Learned{Term: lease.TermOf(s.View), Stored: true})
 			if s.Acc != nil {
 				n.leases.learned = append(n.leases.learned, lease.Accepted{})
 			}
@@ -197,7 +197,7 @@ func (n *node) carryOut(effects []view.Effect) {
 			n.orderStorage(func() { n.store.known(e.Number) })
 		case view.Learned:
 			w.tracef("node %d learned %v", n.id, e.View)
-			n.leases.learned = append(n.leases.learned, lease.Learned{Term: termOf(e.View)})
+			n.leases.learned = append(n.leases.learned, lease.Learned{Term: lease.TermOf(e.View)})
 			n.orderStorage(func() { n.store.learned(e) })
 		case view.Yield:
 			w.count("yield")
