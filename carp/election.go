@@ -49,6 +49,10 @@ type Config struct {
 	Preempt      bool
 	PreemptDelay Duration
 	StartDelay   Duration // from the link's coming up to taking part
+
+	// Appointed: who is master is decided elsewhere, and told by EvAppoint. Ranks,
+	// Preempt and both delays lead to nothing then.
+	Appointed bool
 }
 
 // EventKind says what happened.
@@ -63,6 +67,7 @@ const (
 	EvHeard                         // Advert: a good packet of another node
 	EvTake                          // be master now, whatever the ranks say
 	EvResign                        // Reason: give up being master, to anybody else
+	EvAppoint                       // Up, Until, Reason: with Config.Appointed, be master from now on, or no longer
 )
 
 // Event is what a machine is told.
@@ -74,6 +79,7 @@ type Event struct {
 	Reason   string // for people
 	Advert   Advert
 	Self     netip.Addr // if valid
+	Until    Instant    // when the appointment is over by itself; 0: never
 }
 
 // Advert is a packet in the terms of an election.
@@ -126,6 +132,11 @@ type Machine struct {
 	// could not become master when it heard it and may be able to in a moment: what
 	// downAt says since then holds.
 	leftUntil Instant
+
+	// With Config.Appointed only.
+	appointed bool
+	until     Instant // when that is over by itself; 0: never
+	why       string
 }
 
 // rules are what the two protocols differ in.
@@ -173,8 +184,25 @@ func (m *Machine) MasterDown() Duration { return m.rules.down(m) }
 // Every is the time between two of this node's packets as master.
 func (m *Machine) Every() Duration { return m.rules.every(m) }
 
+// Stands is until when a master may be believed to be one while nobody steps the
+// machine: until the others stop waiting for it, or its appointment ends. It is 0 for
+// who is none.
+func (m *Machine) Stands() Instant {
+	if m.state != Master {
+		return 0
+	}
+	at := m.sendAt.add(m.rules.down(m) - m.rules.every(m))
+	if m.appointed && m.until != 0 {
+		at = min(at, m.until)
+	}
+	return at
+}
+
 // Deadline is when to step the machine although nothing happened.
 func (m *Machine) Deadline() (Instant, bool) {
+	if m.cfg.Appointed {
+		return m.appointedDeadline()
+	}
 	switch m.state {
 	case Master:
 		return m.sendAt, true
@@ -186,6 +214,10 @@ func (m *Machine) Deadline() (Instant, bool) {
 
 // Step takes an event and says what is to be done.
 func (m *Machine) Step(now Instant, ev Event, out []Effect) []Effect {
+	if m.cfg.Appointed {
+		m.now = max(m.now, now)
+		return m.stepAppointed(&ev, out)
+	}
 	slept := m.slept(now)
 	m.now = max(m.now, now)
 	if slept != "" {
@@ -301,12 +333,7 @@ func (m *Machine) onHeard(a *Advert, out []Effect) []Effect {
 			m.note(a)
 			return m.become(Backup, "a better master advertises: "+a.From.String(), out)
 		}
-		if m.now >= m.announceAt {
-			m.announceAt = m.now.add(announceGap)
-			out = append(out, Effect{Kind: EffAnnounce, Reason: "another master advertised: " + a.From.String()})
-			out = m.send(out)
-		}
-		return out
+		return m.defend(a, out)
 	}
 	if a.Leaving {
 		m.wait(m.rules.left(m))
@@ -322,6 +349,16 @@ func (m *Machine) onHeard(a *Advert, out []Effect) []Effect {
 	m.note(a)
 	m.wait(m.rules.down(m))
 	return out
+}
+
+// defend has a master say that it is there, now and then.
+func (m *Machine) defend(a *Advert, out []Effect) []Effect {
+	if m.now < m.announceAt {
+		return out
+	}
+	m.announceAt = m.now.add(announceGap)
+	out = append(out, Effect{Kind: EffAnnounce, Reason: "another master advertised: " + a.From.String()})
+	return m.send(out)
 }
 
 // tie ranks an equal by its address.

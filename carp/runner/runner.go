@@ -137,7 +137,8 @@ func (r *Runner) State() carp.State { return carp.State(r.state.Load()) }
 
 // Rightful says whether this node is master and its runner was on time: one that
 // stood still (a stopped process, a paused host) may have been replaced although
-// its state does not say so yet.
+// its state does not say so yet. One that is appointed is rightful to the end of its
+// appointment at most.
 func (r *Runner) Rightful() bool {
 	return r.State() == carp.Master && int64(boot()) < r.until.Load()
 }
@@ -151,7 +152,8 @@ func (r *Runner) Stats() Stats {
 	return s
 }
 
-// Tell hands an event (a standing, an order) to the machine. It waits for its turn.
+// Tell hands an event (a standing, an order, an appointment) to the machine. It waits
+// for its turn. Instants are CLOCK_BOOTTIME.
 func (r *Runner) Tell(ctx context.Context, ev carp.Event) error {
 	select {
 	case r.calls <- ev:
@@ -230,9 +232,7 @@ func (r *Runner) arm(t *time.Timer) {
 
 func (r *Runner) step(ev carp.Event) {
 	effects := r.machine.Step(r.now(), ev, nil)
-	if at, ok := r.machine.Deadline(); ok {
-		r.until.Store(int64(at) - int64(r.machine.Every()) + int64(r.machine.MasterDown()))
-	}
+	r.until.Store(int64(r.machine.Stands()))
 	for _, e := range effects {
 		switch e.Kind {
 		case carp.EffSend:

@@ -178,3 +178,37 @@ func TestSightings(t *testing.T) {
 		t.Errorf("%d senders are kept", len(s.last))
 	}
 }
+
+// An appointed master is rightful until its appointment ends, whether its runner is on
+// time or not, and no longer than any master if it has no end.
+func TestAppointedIsRightfulToTheEnd(t *testing.T) {
+	for _, s := range []struct{ until, most time.Duration }{
+		{time.Minute, 3100 * time.Millisecond}, {time.Second, time.Second}, {0, 3100 * time.Millisecond},
+	} {
+		var states []carp.State
+		r := New(Options{Protocol: VRRP, Election: carp.Config{Priority: 255, Interval: carp.Second, Appointed: true},
+			Changed: func(_, to carp.State, _ string) { states = append(states, to) }})
+		for _, ev := range []carp.Event{{Kind: carp.EvStanding, Fit: true}, {Kind: carp.EvStart}, {Kind: carp.EvLink, Up: true, Self: one}, {Kind: carp.EvTake}} {
+			r.step(ev)
+		}
+		if r.State() != carp.Backup || r.Rightful() {
+			t.Fatalf("%v before it is appointed, rightful: %v", r.State(), r.Rightful())
+		}
+		now := boot()
+		ev := carp.Event{Kind: carp.EvAppoint, Up: true}
+		if s.until != 0 {
+			ev.Until = carp.Instant(now + s.until)
+		}
+		r.step(ev)
+		if r.State() != carp.Master || !r.Rightful() {
+			t.Fatalf("appointed: %v, rightful: %v", r.State(), r.Rightful())
+		}
+		if in := time.Duration(r.until.Load()) - now; in < s.most-600*time.Millisecond || in > s.most {
+			t.Errorf("appointed for %v it is rightful for %v, want %v", s.until, in, s.most)
+		}
+		r.step(carp.Event{Kind: carp.EvAppoint, Reason: "not the owner"})
+		if r.State() != carp.Backup || r.Rightful() || len(states) != 3 {
+			t.Errorf("dismissed: %v, rightful: %v, after %v", r.State(), r.Rightful(), states)
+		}
+	}
+}
