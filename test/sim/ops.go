@@ -541,6 +541,7 @@ func (n *node) connect(now bool) {
 func (n *node) disconnect(e *replicate.Effect) {
 	if e.Stop {
 		n.wantConnect = false
+		n.heardOfPeer() // parted by order: nobody is asked
 	}
 	if e.Session != 0 && n.sess != nil && n.sess.id == e.Session {
 		n.w.link.down(n, "closed: "+e.Text)

@@ -23,5 +23,7 @@ var NamedSeeds = []NamedSeed{
 	{7033179, "queued-behind-a-refused-flush-again", "the same with other faults"},
 	{70052695, "orphan-takes-a-number", "a window of an earlier agreement, its disk slow, ended with the sync of a later one and took the number of a write there: never confirmed"},
 	{8151908, "sleeper-answers-a-flush", "the judge asked a replica that was promoted by force meanwhile for what a frozen primary answered when it woke"},
+	{1500109390, "zeroes-prove-nothing", "async: the judge took zeroes on a target for a later zeroing that had never come there, and held it to a write it had given up"},
+	{1600079733, "parted-by-order", "the judge wanted a primary that woke and was disconnected by order to ask its peer, because it was to connect again 4 ms later"},
 	{200011282, "max-rate-after-a-sleep", "a clock that leapt by minutes made the product of max-rate and time overflow, and the sync rested for as long"},
 }
