@@ -93,7 +93,10 @@ func newHost(t *testing.T, name string, n int) *host {
 		h.hold.Process.Kill()
 		h.hold.Wait() // killed: its error says nothing
 	})
-	own, err := os.Readlink("/proc/self/ns/net")
+	// Not /proc/self: that is the first thread, which may be in another test's namespace
+	// for a moment. The holder would count as gone there while it still has ours, and what
+	// is meant for its namespace would be done to the machine's.
+	own, err := os.Readlink("/proc/thread-self/ns/net")
 	must(t, err)
 	eventually(t, 10*time.Second, "a namespace", func() bool {
 		ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", h.hold.Process.Pid))

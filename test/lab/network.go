@@ -137,7 +137,9 @@ func (n *namespaces) setUp() error {
 
 // awaitNamespace waits until the holder has left this process's namespace.
 func awaitNamespace(h *exec.Cmd) error {
-	own, err := readLink("/proc/self/ns/net")
+	// Not /proc/self: that is the first thread, which may be visiting another lab's
+	// namespace (enter).
+	own, err := readLink("/proc/thread-self/ns/net")
 	if err != nil {
 		return err
 	}
