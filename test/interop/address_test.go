@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,10 +18,32 @@ func master(t *testing.T, h *host, more ...string) *process {
 	return p
 }
 
+// Linux looks for addresses whose lifetime is over in one deferred piece of work
+// (check_lifetime in net/ipv4/devinet.c, addrconf_verify_rtnl in net/ipv6/addrconf.c). It
+// moves its next look to a whole second that is less than a quarter later
+// (ADDRCONF_TIMER_FUZZ), and does not look again within a second (ADDRCONF_TIMER_FUZZ_MAX)
+// unless an address changes: whoever's addresses it saw a moment before, in any namespace,
+// may delay it by that second. Alone on a machine only the quarter is seen.
+const (
+	kernelRounds = 250 * time.Millisecond
+	kernelRests  = time.Second
+	// expirySlack is for the work to be scheduled, and for this test to look.
+	expirySlack = 200 * time.Millisecond
+)
+
+// expired is when an address with a lifetime is gone at the latest. LAB_STRICT=1 is for a
+// machine that does nothing else.
+func expired(lifetime time.Duration) time.Duration {
+	if os.Getenv("LAB_STRICT") == "1" {
+		return lifetime + kernelRounds + expirySlack
+	}
+	return lifetime + kernelRests + expirySlack
+}
+
 func TestAddressesOutliveNobody(t *testing.T) {
 	needNet(t)
 	t.Parallel()
-	const lifetime, slack = 2 * time.Second, 200 * time.Millisecond
+	const lifetime = 2 * time.Second
 	for _, s := range []struct {
 		name   string
 		signal syscall.Signal
@@ -30,7 +53,7 @@ func TestAddressesOutliveNobody(t *testing.T) {
 			l := newLAN(t, 1, 1)
 			a := l.hosts[0]
 			p := master(t, a, "-lifetime", lifetime.String())
-			holds(t, lifetime+slack, "the addresses stay while they are refreshed", func() bool { return a.has(service4) && a.has(service6) })
+			holds(t, expired(lifetime), "the addresses stay while they are refreshed", func() bool { return a.has(service4) && a.has(service6) })
 			p.signal(s.signal)
 			began := time.Now()
 			// What this test itself is late by, on a busy machine, is not the kernel's.
@@ -46,8 +69,8 @@ func TestAddressesOutliveNobody(t *testing.T) {
 			four := gone(service4)
 			six := gone(service6)
 			t.Logf("lifetime %v: IPv4 gone after %v, IPv6 after %v, seen %v late at most", lifetime, four, six, late)
-			if max(four, six) > lifetime+slack+late {
-				t.Errorf("gone after %v and %v, want %v at most", four, six, lifetime+slack)
+			if limit := expired(lifetime); max(four, six) > limit+late {
+				t.Errorf("gone after %v and %v, want %v at most", four, six, limit)
 			}
 		})
 	}
@@ -96,7 +119,7 @@ func TestWrongfulKeepsNothing(t *testing.T) {
 	p.order("wrongful")
 	p.stats() // the order has been read
 	a.sh("ip addr del " + service6 + "/64 dev eth0")
-	eventually(t, lifetime+time.Second, "the address that is there goes with its lifetime", func() bool { return !a.has(service4) })
+	eventually(t, expired(lifetime), "the address that is there goes with its lifetime", func() bool { return !a.has(service4) })
 	holds(t, time.Second, "none is put back", func() bool { return !a.has(service4) && !a.has(service6) })
 	p.order("rightful")
 	eventually(t, lifetime, "both are back", func() bool { return a.has(service4) && a.has(service6) })
