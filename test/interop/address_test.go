@@ -209,17 +209,8 @@ func TestAddressAndAnnouncement(t *testing.T) {
 	if told > 2*time.Second {
 		t.Error("that is too long")
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var won, up time.Time
-	for _, e := range p.events {
-		switch {
-		case e.Event == "state" && e.To == "MASTER":
-			won = e.at
-		case e.Event == "up":
-			up = e.at
-		}
-	}
+	// It says that the addresses are up after it has announced them.
+	won, up := p.time("state", "MASTER"), p.time("up", "")
 	if d := up.Sub(won); d < 150*time.Millisecond || d > time.Second {
 		t.Errorf("the probe and the address took %v, want about 200 ms", d)
 	}

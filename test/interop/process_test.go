@@ -129,6 +129,22 @@ func (p *process) count(match func(e *event) bool) (n int) {
 	return n
 }
 
+// time waits for an event that went well and says when the last one came. To is the state
+// that it leads to; "": any.
+func (p *process) time(what, to string) (at time.Time) {
+	p.t.Helper()
+	eventually(p.t, 5*time.Second, strings.TrimSpace(what+" "+to)+" of "+p.host.name+" is told", func() bool {
+		return p.count(func(e *event) bool {
+			ok := e.Event == what && e.Error == "" && (to == "" || e.To == to)
+			if ok {
+				at = e.at
+			}
+			return ok
+		}) > 0
+	})
+	return at
+}
+
 // state is the elector's last.
 func (p *process) state() string {
 	p.mu.Lock()
