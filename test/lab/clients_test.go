@@ -356,28 +356,13 @@ func newFUSEPair(t *testing.T, o Options) *pair {
 			if err := n.Stop(); err != nil {
 				t.Error(err)
 			}
-			left, err := mountsBelow(n.path("fuse"))
-			if err != nil || len(left) > 0 {
-				t.Errorf("%v was stopped and left mounts: %q %v", n.Side, left, err)
-			}
-			for _, m := range left {
-				toolErr("umount", "-l", m) // the failure is told already
+			// Of a daemon that was killed, too: the test has failed then.
+			if left, err := n.Sweep(); err != nil || len(left) > 0 {
+				t.Errorf("%v was stopped and left %q %v", n.Side, left, err)
 			}
 		}
 	})
 	return p
-}
-
-// mountsBelow are the mount points below a folder.
-func mountsBelow(dir string) ([]string, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	var found []string
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
-			found = append(found, f[4])
-		}
-	}
-	return found, err
 }
 
 // mount mounts a node's device; the function returned ends that.
@@ -424,6 +409,25 @@ func writeFile(t testing.TB, path string, size int) [sha256.Size]byte {
 	must(t, err)
 	must(t, f.Sync())
 	return sha256.Sum256(b)
+}
+
+// TestSweep: nothing of a device outlives the test of a daemon that was killed.
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	p := newFUSEPair(t, Options{Plain: true})
+	p.ok(p.CreateAndStart("--assume-clean"))
+	p.ok(p.AwaitConnected(waitLimit))
+	p.promote(p.a)
+	if loops, err := p.a.loops(); err != nil || len(loops) != 1 {
+		t.Fatalf("the loop devices of a node with one device: %q %v", loops, err)
+	}
+	p.ok(p.a.Kill())
+	if left, err := p.a.Sweep(); err != nil || len(left) != 2 {
+		t.Errorf("left are %q, want a loop device and a mount: %v", left, err)
+	}
+	if left, err := p.a.Sweep(); err != nil || len(left) != 0 {
+		t.Errorf("still there: %q %v", left, err)
+	}
 }
 
 // TestClientsFilesystem: a filesystem moves from one node to the other, with what

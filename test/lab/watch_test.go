@@ -178,7 +178,11 @@ const quitLimit = 3 * time.Second
 // abortFUSE ends the requests of a node's provider with errors: a process that
 // waits in one for memory cannot even be killed.
 func (n *Node) abortFUSE() {
-	left, _ := mountsBelow(n.path("fuse"))
+	left, _ := n.fuseMounts()
+	loops, _ := n.loops()
+	for _, l := range loops {
+		toolErr("losetup", "--detach", l) // with its last user; afterwards nobody knows whose it was
+	}
 	for _, m := range left {
 		within(quitLimit, func() (int, error) { return 0, syscall.Unmount(m, syscall.MNT_FORCE) })
 		syscall.Unmount(m, syscall.MNT_DETACH)
