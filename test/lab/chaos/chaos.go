@@ -25,7 +25,9 @@ type Options struct {
 	// Plan are kinds by the beginning of their names, one after the other and
 	// nothing beside them.
 	Plan []string
-	Log  io.Writer // what happens, a line each
+	// Database is the size of its disk in bytes; default databaseSize.
+	Database int64
+	Log      io.Writer // what happens, a line each
 }
 
 // The disks, in bytes. The database's has room for what maxRows allows.
@@ -51,6 +53,9 @@ type run struct {
 // Run abuses a pair. The report is always there; with an error it ends with the
 // fault that was not survived, and the folder has all logs.
 func Run(ctx context.Context, o Options) (rep *Report, err error) {
+	if o.Database == 0 {
+		o.Database = databaseSize
+	}
 	rep = newReport(o)
 	r := &run{o: o, rng: rand.New(rand.NewPCG(o.Seed, 0x6368616f73)), rep: rep, began: time.Now()}
 	defer func() {
@@ -131,7 +136,7 @@ func (r *run) say(format string, args ...any) {
 // start makes a pair in sync with both applications on it.
 func (r *run) start(ctx context.Context) (err error) {
 	o := lab.Options{
-		Dir: r.o.Dir, Programs: r.o.Programs, Seed: r.o.Seed, Size: blocksSize, Device: databaseSize,
+		Dir: r.o.Dir, Programs: r.o.Programs, Seed: r.o.Seed, Size: blocksSize, Device: r.o.Database,
 		DiskTimeout: hangTimeout, ExtentSize: "1MiB", LogLevel: "info",
 	}
 	if r.groups, err = newGroups(); err != nil {
@@ -223,6 +228,7 @@ func (r *run) round(ctx context.Context, number int, k *kind, c *condition) erro
 	for i, s := range r.services {
 		r.rep.pause(name, i, s.meter().stop())
 	}
+	judging := time.Now()
 	if err == nil {
 		err = r.judge(ctx)
 	}
@@ -233,12 +239,14 @@ func (r *run) round(ctx context.Context, number int, k *kind, c *condition) erro
 		err = fmt.Errorf("chaos: the database saw errors of its device: %s", said)
 	}
 	r.rep.Faults[name]++
-	r.say("%3d  %s: %s%s  %v", number, k.name, detail, with, time.Since(began).Round(100*time.Millisecond))
+	r.say("%3d  %s: %s%s  %v, of it %v to judge", number, k.name, detail, with, tenths(time.Since(began)), tenths(time.Since(judging)))
 	if err != nil {
 		return fmt.Errorf("fault %d, %s (%s%s): %w", number, k.name, detail, with, err)
 	}
 	return nil
 }
+
+func tenths(d time.Duration) time.Duration { return d.Round(100 * time.Millisecond) }
 
 // revive starts again what the kernel killed for want of memory. That nobody else
 // has died is wanted.

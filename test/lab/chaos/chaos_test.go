@@ -22,6 +22,10 @@ func seed() uint64 {
 	return n
 }
 
+// shortDatabase is room for a database that lives for two minutes. All of it is read
+// whenever the replicas are compared.
+const shortDatabase = 160 << 20
+
 // short are the kinds of TestChaos, about a minute of them.
 var short = []string{
 	"role switched",
@@ -62,7 +66,7 @@ func TestChaos(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log strings.Builder
-	r, err := Run(t.Context(), Options{Dir: dir, Programs: programs, Seed: *seedFlag, Plan: short, Log: &log})
+	r, err := Run(t.Context(), Options{Dir: dir, Programs: programs, Seed: *seedFlag, Plan: short, Database: shortDatabase, Log: &log})
 	log.WriteString("\n")
 	r.Markdown(&log)
 	t.Logf("seed %d (again: LAB_SEED=%d)\n%s", *seedFlag, *seedFlag, log.String())
