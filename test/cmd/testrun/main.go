@@ -8,6 +8,8 @@
 // It decides only in which order and how packages run, and, with CI=true in the
 // environment, that a test may be skipped only if test/skips.txt allows it. It
 // never repeats a test that failed.
+//
+// The pure packages run without the race detector, unless -race=on asks for it.
 package main
 
 import (
@@ -62,26 +64,39 @@ type phase struct {
 	has      func(pkg string) bool
 	parallel string // packages at a time; go test begins them in the order given
 	race     bool   // may run under the race detector
-	first    string // of its packages: the longest, so that all the others go beside it
+	first    string // of its packages: a long one that would be the last, with nothing beside it
 }
 
 const (
-	lab     = "hastd/test/lab"
-	chaos   = "hastd/test/lab/chaos"
-	interop = "hastd/test/interop"
+	lab       = "hastd/test/lab"
+	chaos     = "hastd/test/lab/chaos"
+	sim       = "hastd/test/sim"
+	interop   = "hastd/test/interop"
+	transport = "hastd/transport"
 )
 
+// pure are packages in which nothing runs beside anything else, so that the race
+// detector has nothing to find and only makes their simulations slow. -race=on runs them
+// under it all the same.
+var pure = []string{
+	"hastd/carp", "hastd/cluster", "hastd/cluster/beat", "hastd/cluster/fence", "hastd/cluster/lease",
+	"hastd/cluster/member", "hastd/cluster/view", "hastd/metadata", "hastd/replicate",
+}
+
 var (
-	simulated = in("hastd/test/sim")
+	simulated = in(sim)
 	daemons   = in(lab, interop, "hastd/test/contrib", "hastd/cmd/hastd", "hastd/cmd/hastctl", "hastd/cmd/internal/demo")
 )
 
-// phases in their order: who broke a rule reads it within seconds.
-var phases = []phase{
-	{why: "the parts", has: func(pkg string) bool { return !simulated(pkg) && !daemons(pkg) }, parallel: "2", race: true},
-	{why: "one goroutine that must be fast", has: simulated, parallel: "2"},
-	{why: "real daemons that mostly wait", has: func(pkg string) bool { return daemons(pkg) && !timed(pkg) }, parallel: "2", race: true, first: chaos},
-	{why: "real daemons with time limits: these say themselves which tests go beside each other", has: timed, parallel: "1", race: true},
+// phases are those of a run, in their order: who broke a rule reads it within seconds.
+func phases(raceAsked bool) []phase {
+	alone := func(pkg string) bool { return simulated(pkg) || !raceAsked && slices.Contains(pure, pkg) }
+	return []phase{
+		{why: "one goroutine that must be fast", has: alone, parallel: "2", first: sim},
+		{why: "the parts", has: func(pkg string) bool { return !alone(pkg) && !daemons(pkg) }, parallel: "2", race: true, first: transport},
+		{why: "real daemons that mostly wait", has: func(pkg string) bool { return daemons(pkg) && !timed(pkg) }, parallel: "2", race: true, first: chaos},
+		{why: "real daemons with time limits: these say themselves which tests go beside each other", has: timed, parallel: "1", race: true},
+	}
 }
 
 // timed measure times, and are alone.
@@ -121,7 +136,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	}
 	start := time.Now()
 	r := newResult(out)
-	for _, p := range phases {
+	for _, p := range phases(o.race == "on") {
 		mine := p.of(packages)
 		if len(mine) == 0 {
 			continue
