@@ -223,7 +223,7 @@ func program(t *testing.T, name string) string {
 }
 
 // atOnce is how many tests run at the same time: they mostly wait.
-const atOnce = "6"
+const atOnce = "8"
 
 func TestMain(m *testing.M) {
 	flag.Parse()

@@ -8,9 +8,10 @@ import (
 // TestGroupWithoutAddresses is a group of a role and a service alone: the election
 // goes over the interface's own addresses, and the group moves as any other.
 func TestGroupWithoutAddresses(t *testing.T) {
+	t.Parallel()
 	for _, election := range []string{"carp", "vrrp"} {
 		t.Run(election, func(t *testing.T) {
-			l := newLab(t, Options{Group: true, Bare: true, LAN: true, Plain: true, Size: 16 << 20, Election: election})
+			l := newLab(t, Options{Group: true, Bare: true, LAN: true, Plain: true, Size: 16 << 20, Election: election, Interval: calmInterval})
 			must(t, l.startGroup())
 			on := owner(t, l, downLimit)
 			must(t, l.AwaitComplete(syncLimit))

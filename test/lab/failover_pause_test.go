@@ -35,6 +35,7 @@ const (
 func TestFailoverPause(t *testing.T) {
 	for election, limit := range pauseLimits {
 		t.Run(election, func(t *testing.T) {
+			beside(t)
 			p := newPauses(t, Options{Election: election, Service: os.Getenv("LAB_SERVICE")}, limit.killed, limit.switched)
 			for range max(1, envInt("LAB_PAUSES", 1)) {
 				p.each(p.byHand, p.byDeath, p.byDeath, p.byHand)
@@ -49,11 +50,20 @@ func TestFailoverOfIPv6(t *testing.T) {
 	const six = "fd77::100"
 	for name, o := range map[string]Options{"IPv6": {Service: six}, "IPv4 and IPv6": {Service: ServiceAddress, Also: six}} {
 		t.Run(name, func(t *testing.T) {
+			beside(t)
 			o.Election = "carp"
 			limit := pauseLimits[o.Election]
 			p := newPauses(t, o, limit.killed, limit.switched)
 			p.each(p.byHand, p.byDeath)
 		})
+	}
+}
+
+// beside lets idle groups be measured beside each other, where a busy machine is allowed
+// for anyhow. Beside those no other test runs.
+func beside(t *testing.T) {
+	if !strict() {
+		t.Parallel()
 	}
 }
 

@@ -33,19 +33,25 @@ func startEcho(t *testing.T, n Network) {
 }
 
 // alphaTalks sends lines from alpha to bravo with socat-like use of bash, whose
-// /dev/tcp needs no further program. It gives what came back within half a second.
-func alphaTalks(n Network, text string) (string, error) {
-	script := fmt.Sprintf(`exec 3<>/dev/tcp/%s/%d && echo '%s' >&3 && timeout 0.5 head -n1 <&3`, n.Address(Bravo, Alpha), port, text)
-	argv := n.Command(Alpha, "timeout", "0.7", "bash", "-c", script)
+// /dev/tcp needs no further program. It gives what came back within some seconds.
+func alphaTalks(n Network, text string, seconds float64) (string, error) {
+	script := fmt.Sprintf(`exec 3<>/dev/tcp/%s/%d && echo '%s' >&3 && head -n1 <&3`, n.Address(Bravo, Alpha), port, text)
+	argv := n.Command(Alpha, "timeout", fmt.Sprint(seconds), "bash", "-c", script)
 	out, err := exec.Command(argv[0], argv[1:]...).Output()
 	return strings.TrimSpace(string(out)), err
 }
+
+// For how many seconds silence is listened to, and an answer waited for.
+const (
+	silence = 0.7
+	answer  = 10
+)
 
 func testNetwork(t *testing.T, n Network) {
 	startEcho(t, n)
 	before, err := n.Sent(Alpha)
 	must(t, err)
-	if got, err := alphaTalks(n, strings.Repeat("x", 3000)); len(got) != 3000 {
+	if got, err := alphaTalks(n, strings.Repeat("x", 3000), answer); len(got) != 3000 {
 		t.Fatalf("over a whole link: %d bytes, %v", len(got), err)
 	}
 	after, err := n.Sent(Alpha)
@@ -56,11 +62,11 @@ func testNetwork(t *testing.T, n Network) {
 	for _, c := range []Cut{CutBoth, CutFrom, CutTo, CutReset} {
 		for _, side := range []Side{Alpha, Bravo} {
 			must(t, n.Cut(side, c))
-			if got, _ := alphaTalks(n, "during"); got != "" {
+			if got, _ := alphaTalks(n, "during", silence); got != "" {
 				t.Errorf("link %v at %v: %q came through", c, side, got)
 			}
 			must(t, n.Cut(side, CutNone))
-			if got, err := alphaTalks(n, "healed"); got != "healed" {
+			if got, err := alphaTalks(n, "healed", answer); got != "healed" {
 				t.Errorf("after %v at %v was healed: %q, %v", c, side, got, err)
 			}
 		}
@@ -200,7 +206,7 @@ func TestNamespacesSlow(t *testing.T) {
 			t.Errorf("over a slow link: %v, %v; want at least %v", took, ok, 8*delay)
 		}
 		must(t, n.Cut(Alpha, CutBoth))
-		if got, _ := alphaTalks(n, "during"); got != "" {
+		if got, _ := alphaTalks(n, "during", silence); got != "" {
 			t.Errorf("a slow link that was cut: %q came through", got)
 		}
 		must(t, n.Cut(Alpha, CutNone))
@@ -210,11 +216,11 @@ func TestNamespacesSlow(t *testing.T) {
 		}
 	}
 	must(t, n.Lose(99))
-	if got, _ := alphaTalks(n, "lost"); got != "" {
+	if got, _ := alphaTalks(n, "lost", silence); got != "" {
 		t.Errorf("a link that loses nearly everything: %q came through", got)
 	}
 	must(t, n.Lose(0))
-	if got, err := alphaTalks(n, "whole"); got != "whole" {
+	if got, err := alphaTalks(n, "whole", answer); got != "whole" {
 		t.Errorf("a link that loses nothing: %q, %v", got, err)
 	}
 }

@@ -150,10 +150,7 @@ func reservesMemory(t *testing.T) {
 // start.
 func TestMemoryDoesNotGrowWithLoad(t *testing.T) {
 	reservesMemory(t)
-	seconds := 20 * envInt("LAB_LOAD", 1)
-	if testing.Short() {
-		seconds = 10
-	}
+	seconds := 10 * envInt("LAB_LOAD", 1)
 	p := newPair(t, Options{Size: 128 << 20, Plain: true})
 	const inexact = 4 << 20 // the kernel counts in batches, each thread its own
 	p.together()

@@ -53,7 +53,8 @@ func settled(t *testing.T, l *Lab, want *Node) {
 // restarts up to the limit, then a failover; a dependency that is only watched; a stop
 // that hangs, which a switch ends PARTIAL for.
 func TestServices(t *testing.T) {
-	l := newLab(t, Options{Group: true, Plain: true, Size: 16 << 20, Election: "vrrp"})
+	t.Parallel()
+	l := newLab(t, Options{Group: true, Plain: true, Size: 16 << 20, Election: "vrrp", Interval: calmInterval})
 	must(t, l.GroupServices(fussyServices))
 	must(t, l.startGroup())
 	on := owner(t, l, 20*time.Second)

@@ -7,7 +7,8 @@ import (
 // TestSwitchRightAfterResync orders a switch the moment the replicas are in sync again:
 // what the controller saw last of them is a moment old.
 func TestSwitchRightAfterResync(t *testing.T) {
-	l := newLab(t, Options{Group: true, Election: "vrrp", Plain: true, Size: 16 << 20})
+	t.Parallel()
+	l := newLab(t, Options{Group: true, Election: "vrrp", Interval: calmInterval, Plain: true, Size: 16 << 20})
 	must(t, l.startGroup())
 	on := owner(t, l, downLimit)
 	must(t, l.AwaitComplete(syncLimit))

@@ -9,23 +9,23 @@ import (
 )
 
 // TestSyncTraffic: after a disconnection in which 1,000 random blocks changed on
-// a device of 1 GiB, the sync sends little more than those blocks and reads
+// a device of 256 MiB, the sync sends little more than those blocks and reads
 // little of the disks.
 func TestSyncTraffic(t *testing.T) {
 	t.Parallel()
 	const (
-		deviceSize = 1 << 30
+		deviceSize = 256 << 20
 		blocks     = 1000
 		changed    = blocks * BlockSize
 	)
 	p := newPair(t, Options{Size: deviceSize + 64<<20, Seed: *seedFlag})
-	p.ok(p.CreateAndStart("--assume-clean")) // of two files without a byte: a comparison of 1 GiB would say nothing
+	p.ok(p.CreateAndStart("--assume-clean")) // of two files without a byte: a comparison would say nothing
 	p.ok(p.AwaitConnected(waitLimit))
 	p.promote(p.a)
 	p.ok(p.AwaitComplete(waitLimit))
 	c := p.open(p.a)
 	if c.Size < deviceSize {
-		t.Fatalf("the device has %d bytes, want 1 GiB", c.Size)
+		t.Fatalf("the device has %d bytes, want 256 MiB", c.Size)
 	}
 	where := mrand.New(mrand.NewPCG(*seedFlag, 1)).Perm(deviceSize / BlockSize)[:blocks]
 	write := func() {

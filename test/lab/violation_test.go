@@ -83,6 +83,7 @@ func (x *lifeline) end() error {
 // standby by hand. Both nodes say so in the same words, it is taken down, and the node that
 // has the group serves its clients all the while.
 func TestConcurrencyViolation(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, Options{Group: true, LAN: true, Plain: true, Size: 16 << 20, Election: "carp"})
 	must(t, l.NameAddress("ip1"))
 	must(t, l.Consoles())
@@ -180,7 +181,8 @@ func inOrder(text string, words ...string) bool {
 // TestAddressTakenAway: somebody takes the address away on the node that rightfully has
 // it. It is put back, until that has happened too often.
 func TestAddressTakenAway(t *testing.T) {
-	l := newLab(t, Options{Group: true, Plain: true, Size: 16 << 20, Election: "vrrp"})
+	t.Parallel()
+	l := newLab(t, Options{Group: true, Plain: true, Size: 16 << 20, Election: "vrrp", Interval: calmInterval})
 	must(t, l.startGroup())
 	on := owner(t, l, 20*time.Second)
 	settled(t, l, on)

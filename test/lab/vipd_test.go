@@ -10,7 +10,7 @@ import (
 // newGroupLab is a lab with both daemons on both nodes.
 func newGroupLab(t *testing.T, election string) *Lab {
 	t.Helper()
-	l := newLab(t, Options{Group: true, Election: election, Plain: true, Size: 16 << 20, StartAs: "init"})
+	l := newLab(t, Options{Group: true, Election: election, Interval: calmInterval, Plain: true, Size: 16 << 20, StartAs: "init"})
 	must(t, l.CreateAndStart("--assume-clean"))
 	for _, n := range l.Nodes {
 		must(t, n.StartVipd())
@@ -188,6 +188,7 @@ func TestGroupsBootTogetherOverAFlappingLink(t *testing.T) {
 // TestGroupLeavesAStorageThatFails: only hastd of the master hangs, later dies. Its
 // group goes to the other node, and the storage that comes back follows it.
 func TestGroupLeavesAStorageThatFails(t *testing.T) {
+	t.Parallel()
 	l := newGroupLab(t, "vrrp")
 	on := owner(t, l, 20*time.Second)
 	settle := func(from *Node, began time.Time, what string) *Node {
