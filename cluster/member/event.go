@@ -6,7 +6,8 @@ import (
 )
 
 // Event is what happens to a node. Those of the views' machine that only pass through
-// (view.Received, view.Heard, view.SetGroup, view.Force) are events here too.
+// (view.Received, view.Heard, view.SetGroup, view.Force, view.Good, view.Move) are events
+// here too.
 type Event interface{}
 
 // Start is the first event, with what is stored and what hastd remembers.
@@ -30,6 +31,9 @@ type Storage struct {
 	Synced view.Incarnation
 	// Waits: writes wait for a view without the peer.
 	Waits bool
+	// Good are the nodes whose replica has everything, as far as hastd knows; it counts
+	// only for a resource that no view has yet.
+	Good view.Set
 }
 
 // Answered is the end of an Order: hastd took it, or did not.
@@ -38,14 +42,15 @@ type Answered struct {
 	OK       bool
 }
 
-// Stopped says that a group's resources are down here and stay so until Own says
-// otherwise; To is who shall have them, view.Nobody if this node only leaves.
+// Stopped says that resources are down here and stay so until Own says otherwise; To is
+// who shall have them. Hastd is told first, and then the others.
 type Stopped struct {
 	Resources []string
 	To        view.NodeID
 }
 
-// Leave says that this node leaves; everything it owns is down. Stay takes that back.
+// Leave says that this node leaves, and that everything it owns is down. Stay takes that
+// back.
 type (
 	Leave struct{}
 	Stay  struct{}

@@ -32,9 +32,11 @@ const (
 // resource is what this node knows of one.
 type resource struct {
 	name    string
-	want    Grant // what hastd is to be told
-	told    Grant // what it took
-	under   Grant // the order under way
+	nodes   view.Set // as configured
+	good    view.Set // as told last
+	want    Grant    // what hastd is to be told
+	told    Grant    // what it took
+	under   Grant    // the order under way
 	busy    bool
 	retryAt view.Instant // 0: at once
 
@@ -42,6 +44,9 @@ type resource struct {
 	synced view.Incarnation
 	drop   bool // asked for, by this view
 	own    bool // as told last
+
+	giving bool        // it is given up by this view: hastd is told so first
+	to     view.NodeID // who shall have it
 }
 
 // Machine is one node's part.
@@ -56,6 +61,8 @@ type Machine struct {
 	floor  uint64       // the generation that was stored at the start
 	resume view.Instant // when leases are renewed and confirmed again; 0: they are
 	todo   []view.Event // for the views' machine: one step ends before the next begins
+	leaves bool         // this node leaves, once hastd gave up everything
+	left   bool         // the views know
 }
 
 // New makes a machine; Start begins it.
@@ -67,7 +74,7 @@ func New(cfg Config) (*Machine, error) {
 	m := &Machine{cfg: cfg, v: v, byName: map[string]*resource{}}
 	for _, r := range cfg.View.Resources {
 		if view.SetOf(r.Nodes...).Has(cfg.View.Self) {
-			x := &resource{name: r.Name}
+			x := &resource{name: r.Name, nodes: view.SetOf(r.Nodes...)}
 			m.list, m.byName[r.Name] = append(m.list, x), x
 		}
 	}
@@ -76,6 +83,12 @@ func New(cfg Config) (*Machine, error) {
 
 // View is the newest committed view, nil if none is known.
 func (m *Machine) View() *view.View { return m.v.View() }
+
+// Inc is this life of the node; Up says whether a view that names it was learned since
+// the start; Waits says what for, if there is a reason for another view and no quorum.
+func (m *Machine) Inc() view.Incarnation { return m.v.Inc() }
+func (m *Machine) Up() bool              { return m.v.Up() }
+func (m *Machine) Waits() string         { return m.v.Waits() }
 
 // Lease is the end of this node's lease; 0: it has none.
 func (m *Machine) Lease() view.Instant {
@@ -98,7 +111,7 @@ func (m *Machine) Step(now view.Instant, ev Event) []Effect {
 	switch ev := ev.(type) {
 	case Start:
 		m.start(ev)
-	case view.Received, view.Heard, view.SetGroup, view.Force:
+	case view.Received, view.Heard, view.SetGroup, view.Force, view.Good, view.Move:
 		m.views(ev.(view.Event))
 	case Renew:
 		m.leases(ev)
@@ -110,11 +123,19 @@ func (m *Machine) Step(now view.Instant, ev Event) []Effect {
 		m.answered(ev)
 	case Stopped:
 		for _, name := range ev.Resources {
-			m.views(view.Move{Resource: name, To: ev.To})
+			if r := m.byName[name]; r != nil && r.want.Owner {
+				m.give(r, ev.To)
+			}
 		}
 	case Leave:
-		m.views(view.Leave{On: true})
+		m.leaves = true
+		for _, r := range m.list {
+			if r.want.Owner {
+				m.give(r, view.Nobody)
+			}
+		}
 	case Stay:
+		m.leaves, m.left = false, false
 		m.views(view.Leave{})
 	case Tick:
 		m.views(view.Tick{})
@@ -125,8 +146,33 @@ func (m *Machine) Step(now view.Instant, ev Event) []Effect {
 		m.leases(lease.Resume{})
 	}
 	m.drain()
+	m.gone()
+	m.drain()
 	m.settle()
 	return m.out
+}
+
+// give begins to give a resource up. The views hear of it once hastd knows: whatever
+// asks it to serve from then on is refused.
+func (m *Machine) give(r *resource, to view.NodeID) {
+	r.giving, r.to, r.want.Owner, r.retryAt = true, to, false, 0
+}
+
+// gone tells the views what hastd has given up.
+func (m *Machine) gone() {
+	all := true
+	for _, r := range m.list {
+		given := !r.busy && !r.told.Owner && r.told.Generation == r.want.Generation
+		if r.giving && given && r.to != view.Nobody {
+			m.views(view.Move{Resource: r.name, To: r.to})
+			r.to = view.Nobody
+		}
+		all = all && !r.want.Owner && (given || !r.giving)
+	}
+	if m.leaves && all && !m.left {
+		m.left = true
+		m.views(view.Leave{On: true})
+	}
 }
 
 // Deadline is when the machine wants a Tick.
@@ -234,21 +280,26 @@ func (m *Machine) learned(e view.Learned) {
 	}
 	for _, r := range m.list {
 		g := Grant{Generation: v.Stamp.Number(), Incarnation: m.v.Inc()}
-		if x := v.Resource(r.name); x != nil {
-			peer := (x.Nodes &^ view.SetOf(self)).IDs()
-			if len(peer) == 1 {
-				if p := v.Member(peer[0]); p != nil {
-					g.Peer = p.Inc
-				}
-				g.PeerOwner = x.Owner == peer[0]
+		// Of a resource that is in no view yet nobody is owner: the replicas compare.
+		x, nodes := v.Resource(r.name), r.nodes
+		if x != nil {
+			nodes = x.Nodes
+		}
+		if peer := (nodes &^ view.SetOf(self)).IDs(); len(peer) == 1 {
+			if p := v.Member(peer[0]); p != nil {
+				g.Peer = p.Inc
 			}
+			g.PeerOwner = x != nil && x.Owner == peer[0]
 		}
 		for _, mine := range e.Mine {
 			if mine.Resource == r.name {
 				g.Owner, g.Hold = true, mine.Hold
 			}
 		}
-		r.want, r.synced, r.drop, r.hold, r.retryAt = g, 0, false, 0, 0
+		r.want, r.synced, r.drop, r.hold, r.retryAt, r.giving = g, 0, false, 0, 0, false
+		if m.leaves && g.Owner {
+			m.give(r, view.Nobody)
+		}
 	}
 }
 
@@ -276,7 +327,14 @@ func (m *Machine) storage(ev Storage) {
 		m.views(view.Storage{})
 		return
 	}
-	if ev.Told == 0 || ev.Told != r.want.Generation || !r.want.Owner {
+	if ev.Told == 0 || ev.Told != r.want.Generation {
+		return
+	}
+	if ev.Good != r.good {
+		r.good = ev.Good
+		m.views(view.Good{Resource: r.name, Nodes: ev.Good})
+	}
+	if !r.want.Owner {
 		return
 	}
 	if ev.Synced != r.synced {
@@ -322,7 +380,7 @@ func (m *Machine) settle() {
 		if r.want.Owner {
 			r.want.Until = until
 		}
-		on := r.want.Owner && until > m.now
+		on := r.want.Owner && !r.giving && until > m.now
 		if !on && r.own { // first to the groups: what hastd takes away they must not use
 			r.own = false
 			m.emit(Own{r.name, false})

@@ -18,6 +18,8 @@ type cluster struct {
 	own   []map[string]bool
 	saved []*view.State
 	queue []func()
+	deaf  view.Set // nodes whose hastd takes nothing
+	first view.Set // whose replicas are good as configured
 }
 
 const (
@@ -26,13 +28,17 @@ const (
 )
 
 func newCluster(t *testing.T) *cluster {
-	c := &cluster{t: t, now: 1}
+	c := &cluster{t: t, now: 1, first: view.SetOf(0, 1)}
+	c.begin()
+	return c
+}
+
+func (c *cluster) begin() {
 	for id := range view.NodeID(3) {
 		c.m, c.saved = append(c.m, nil), append(c.saved, nil)
 		c.told, c.own = append(c.told, map[string]Grant{}), append(c.own, map[string]bool{})
 		c.start(id)
 	}
-	return c
 }
 
 func (c *cluster) start(id view.NodeID) {
@@ -40,7 +46,7 @@ func (c *cluster) start(id view.NodeID) {
 		View: view.Config{
 			Self: id, Seed: uint64(id) + 1, Rejoin: view.Second,
 			Nodes:     []view.NodeConfig{{ID: 0}, {ID: 1}, {ID: 2, Witness: true}},
-			Resources: []view.ResourceConfig{{Name: "data", Nodes: []view.NodeID{0, 1}, First: view.SetOf(0, 1)}, {Name: "logs", Nodes: []view.NodeID{0, 1}, First: view.SetOf(0, 1)}},
+			Resources: []view.ResourceConfig{{Name: "data", Nodes: []view.NodeID{0, 1}, First: c.first}, {Name: "logs", Nodes: []view.NodeID{0, 1}, First: c.first}},
 		},
 		Lease: leases, Every: view.Second / 2,
 	})
@@ -83,6 +89,10 @@ func (c *cluster) carryOut(id view.NodeID, effects []Effect) {
 			send(e.To, Confirm{From: id, Inc: inc, Number: e.Number, Round: e.Round})
 		case Order:
 			old := c.told[id][e.Resource]
+			if c.deaf.Has(id) {
+				c.queue = append(c.queue, func() { c.step(id, Answered{e.Resource, false}) })
+				break
+			}
 			if e.Grant.Generation < old.Generation {
 				c.t.Errorf("node %d orders generation %d after %d", id, e.Grant.Generation, old.Generation)
 			}
@@ -214,5 +224,59 @@ func TestStorageThatStartsAgainIsTold(t *testing.T) {
 		if g := c.told[0][name]; !g.Owner || g.Until <= c.now {
 			t.Errorf("%s: told %+v", name, g)
 		}
+	}
+}
+
+// What is handed over is taken from hastd first: nobody else hears of it before.
+func TestHandedOverOnlyOnceHastdKnows(t *testing.T) {
+	c := newCluster(t)
+	c.until("somebody serves", 5*view.Second, func() bool { return c.owner("data") == 0 })
+	c.deaf = view.SetOf(0)
+	c.step(0, Stopped{Resources: []string{"data"}, To: 1})
+	if c.own[0]["data"] {
+		t.Error("the groups are not told at once")
+	}
+	c.run(view.Second)
+	if v := c.m[1].View(); v.Resource("data").Owner != 0 {
+		t.Errorf("handed over behind hastd's back: %v", v)
+	}
+	c.deaf = 0
+	c.until("it is handed over", view.Second, func() bool { return c.owner("data") == 1 })
+	if g := c.told[0]["data"]; g.Owner {
+		t.Errorf("the old owner's hastd was told %+v", g)
+	}
+}
+
+// A node that leaves gives up everything, and is no owner by any later view.
+func TestLeavingNodeGivesUpEverything(t *testing.T) {
+	c := newCluster(t)
+	c.until("somebody serves", 5*view.Second, func() bool { return c.owner("data") == 0 && c.owner("logs") == 0 })
+	c.step(0, Leave{})
+	took := c.until("the other serves", 2*view.Second, func() bool { return c.owner("data") == 1 && c.owner("logs") == 1 })
+	if m := c.m[1].View().Member(0); took > 500*view.Millisecond || m == nil || !m.Leaving {
+		t.Errorf("after %d ms: %v", took/view.Millisecond, c.m[1].View())
+	}
+	c.step(0, Stay{})
+	c.until("it stays", 2*view.Second, func() bool { return !c.m[1].View().Member(0).Leaving })
+	if c.owner("data") != 1 {
+		t.Errorf("data is on %d", c.owner("data"))
+	}
+}
+
+// A resource whose replicas were never compared enters no view, and both hastds are told
+// so much that they can compare.
+func TestResourceEntersOnceItsReplicasWereCompared(t *testing.T) {
+	c := &cluster{t: t, now: 1}
+	c.begin()
+	c.until("a view", 5*view.Second, func() bool { return c.told[0]["data"].Peer != 0 && c.told[1]["data"].Peer != 0 })
+	c.run(3 * view.Second)
+	if v := c.m[0].View(); len(v.Resources) != 0 || c.told[0]["data"].Owner || c.told[1]["data"].Owner {
+		t.Fatalf("entered unseen: %v", v)
+	}
+	// Node 1 alone knows, and its own replica is the only good one.
+	c.step(1, Storage{Resource: "data", Told: c.told[1]["data"].Generation, Good: view.SetOf(1)})
+	c.until("it has an owner", 2*view.Second, func() bool { return c.owner("data") == 1 })
+	if v := c.m[0].View(); v.Resource("data").InSync != view.SetOf(1) || v.Resource("logs") != nil {
+		t.Errorf("%v", v)
 	}
 }

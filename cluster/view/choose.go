@@ -118,15 +118,23 @@ func pickOwner(v *View, can Set, now, want NodeID) NodeID {
 	return can.lowest() // Nobody of none
 }
 
-// enter adds configured resources that no view had yet.
+// enters says whether a configured resource that no view had yet may enter one of these
+// nodes: whose replica is good is known, and all of them are there. Of an absent one it
+// would not be known which life is meant.
+func (m *Machine) enters(v *View, c *ResourceConfig, nodes Set) bool {
+	first := m.first[c.Name]
+	return v.Resource(c.Name) == nil && len(v.Resources) < MaxResources && first != 0 && first&^nodes == 0
+}
+
+// enter adds what no view had yet.
 func (m *Machine) enter(v *View) {
-	for _, c := range m.cfg.Resources {
-		if v.Resource(c.Name) != nil || len(v.Resources) == MaxResources {
+	for i := range m.cfg.Resources {
+		c := &m.cfg.Resources[i]
+		if !m.enters(v, c, v.Set()) {
 			continue
 		}
-		// Of an absent one it is not known which life is meant.
-		r := Resource{Name: c.Name, Nodes: SetOf(c.Nodes...), InSync: c.First & v.Set()}
-		r.Owner = pickOwner(v, r.InSync&v.Set(), Nobody, Nobody)
+		r := Resource{Name: c.Name, Nodes: SetOf(c.Nodes...), InSync: m.first[c.Name]}
+		r.Owner = pickOwner(v, r.InSync, Nobody, Nobody)
 		i, _ := slices.BinarySearchFunc(v.Resources, r.Name, func(r Resource, n string) int { return cmp.Compare(r.Name, n) })
 		v.Resources = slices.Insert(v.Resources, i, r)
 	}

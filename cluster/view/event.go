@@ -25,6 +25,13 @@ type Tick struct{}
 // told again.
 type Storage struct{}
 
+// Good says whose replicas of a resource are good, where no view has it yet: as the
+// storage daemons found when they compared them.
+type Good struct {
+	Resource string
+	Nodes    Set
+}
+
 // Synced says that the peer's replica, in this incarnation, has everything acknowledged.
 type Synced struct {
 	Resource string
@@ -80,6 +87,7 @@ func (Received) event() {}
 func (Heard) event()    {}
 func (Tick) event()     {}
 func (Storage) event()  {}
+func (Good) event()     {}
 func (Synced) event()   {}
 func (Alone) event()    {}
 func (Held) event()     {}

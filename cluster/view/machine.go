@@ -27,8 +27,8 @@ type NodeConfig struct {
 }
 
 // ResourceConfig is a configured resource. First are the nodes whose replica is good
-// when the resource first enters a view, as the storage daemons agree; with none of
-// them it gets no owner but by force.
+// when the resource first enters a view; none: that is not known yet, and only who is
+// told (Good) lets the resource enter.
 type ResourceConfig struct {
 	Name  string
 	Nodes []NodeID // one or two, none a witness
@@ -127,6 +127,7 @@ type Machine struct {
 	heard   Set
 	guards  [MaxNodeID + 1]Instant // until when nothing is taken from a node
 	leaving bool
+	first   map[string]Set // by resource: whose replica is good, as far as is known
 	moves   map[string]Move
 	groups  map[string]string
 	askAt   Instant // when a standing reason leads to a round; 0: no reason stands
@@ -136,7 +137,7 @@ type Machine struct {
 
 // New makes a machine; Start begins it.
 func New(cfg Config) (*Machine, error) {
-	m := &Machine{cfg: cfg, rand: cfg.Seed, ph: notYetStart, holds: map[string]*stake{}, moves: map[string]Move{}, groups: map[string]string{}}
+	m := &Machine{cfg: cfg, rand: cfg.Seed, ph: notYetStart, holds: map[string]*stake{}, first: map[string]Set{}, moves: map[string]Move{}, groups: map[string]string{}}
 	if m.cfg.Rejoin == 0 {
 		m.cfg.Rejoin = DefaultRejoin
 	}
@@ -162,6 +163,7 @@ func New(cfg Config) (*Machine, error) {
 	}
 	for i, r := range cfg.Resources {
 		nodes := SetOf(r.Nodes...)
+		m.first[r.Name] = r.First
 		switch {
 		case r.Name == "" || len(r.Name) > MaxName:
 			return nil, fmt.Errorf("resource name %q: 1 to %d bytes are possible", r.Name, MaxName)
@@ -193,6 +195,12 @@ func (m *Machine) Step(now Instant, ev Event) []Effect {
 		m.heard = ev.Nodes & m.all &^ SetOf(m.cfg.Self)
 	case Storage:
 		m.recall()
+	case Good:
+		for _, c := range m.cfg.Resources {
+			if c.Name == ev.Resource {
+				m.first[c.Name] = ev.Nodes & SetOf(c.Nodes...)
+			}
+		}
 	case Synced:
 		h := m.stake(ev.Resource)
 		h.synced, h.drop = ev.Inc, false

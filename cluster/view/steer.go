@@ -233,8 +233,8 @@ func (m *Machine) reason(all Set) (why string, mine bool) {
 			return fmt.Sprintf("%s should be owned by node %d", r.Name, next), false
 		}
 	}
-	for _, c := range m.cfg.Resources {
-		if v.Resource(c.Name) == nil && len(v.Resources) < MaxResources {
+	for i := range m.cfg.Resources {
+		if c := &m.cfg.Resources[i]; m.enters(v, c, all) {
 			return c.Name + " is new", false
 		}
 	}
