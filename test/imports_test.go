@@ -36,12 +36,13 @@ var mayImport = map[string][]string{
 	"cluster/runner":   {"cluster"},
 	"cluster/fence":    nil,
 
-	"cluster/beat/runner":  {"cluster/beat"},
-	"cluster/fence/runner": {"cluster/fence"},
-	"cluster/view":         nil,
-	"cluster/view/store":   {"cluster/view"},
-	"cluster/lease":        {"cluster/view"},
-	"cluster/member":       {"cluster/view", "cluster/lease"},
+	"cluster/beat/runner":   {"cluster/beat"},
+	"cluster/fence/runner":  {"cluster/fence"},
+	"cluster/view":          nil,
+	"cluster/view/store":    {"cluster/view"},
+	"cluster/lease":         {"cluster/view"},
+	"cluster/member":        {"cluster/view", "cluster/lease"},
+	"cluster/member/runner": {"cluster/member", "cluster/view", "cluster/lease"},
 }
 
 // judges are the tests that stand outside: what they must not know, lest they

@@ -8,6 +8,9 @@ import (
 	"hastd/cluster/beat"
 )
 
+// Boot is the clock of everything that nodes agree on, the leases too: CLOCK_BOOTTIME.
+func Boot() beat.Instant { return boot() }
+
 // boot is the time since this machine started, with the time that it was suspended:
 // the others went on meanwhile.
 func boot() beat.Instant {
