@@ -20,6 +20,7 @@ type GroupReport struct {
 	AutoDisabled bool
 	Frozen       bool
 	Wanted       bool // its controller wants it up
+	Fit          bool // it may have it
 	// Violations counts what was found here in violation, from 1 on and again from 1
 	// after 255: what ends within milliseconds must not be missed between two reports.
 	Violations uint8
@@ -76,7 +77,7 @@ func (r *GroupReport) names(which func(*PartReport) bool) (names []string) {
 
 // Report is the group as the other nodes are told of it.
 func (g *Group) Report() GroupReport {
-	r := GroupReport{Name: g.cfg.Name, State: g.state, Probed: g.Probed(), AutoDisabled: g.AutoDisabled(), Frozen: g.frozen, Wanted: g.wanted(), Violations: g.violations}
+	r := GroupReport{Name: g.cfg.Name, State: g.state, Probed: g.Probed(), AutoDisabled: g.AutoDisabled(), Frozen: g.frozen, Wanted: g.wanted(), Fit: g.told.Fit, Violations: g.violations}
 	for i := range g.parts {
 		p := &g.parts[i]
 		x := PartReport{Name: p.short(), Kind: p.Kind, Up: p.is == up, Stray: p.stray, Stuck: p.is == stuck || p.wedged, Fault: p.is == failed || g.fault != "" && g.faultAt == i, Found: slices.Contains(g.found, i)}
@@ -93,6 +94,7 @@ const (
 	wireAutoDisabled
 	wireFrozen
 	wireWanted
+	wireFit
 	wireGroupFlags = 1<<iota - 1
 )
 
@@ -126,7 +128,7 @@ func (r *Report) Append(b []byte) []byte {
 		}
 		before := len(b)
 		b = appendName(b, g.Name)
-		b = append(b, byte(g.State), flags(g.Probed, g.AutoDisabled, g.Frozen, g.Wanted), g.Violations, 0)
+		b = append(b, byte(g.State), flags(g.Probed, g.AutoDisabled, g.Frozen, g.Wanted, g.Fit), g.Violations, 0)
 		count := len(b) - 1
 		for j, p := range g.Parts {
 			if j == maxReportParts {
@@ -207,7 +209,7 @@ func ParseReport(b []byte) (Report, error) {
 	for n := r.count(maxReportGroups); n > 0 && !r.bad; n-- {
 		g := GroupReport{Name: r.name(), State: State(r.count(int(Faulted)))}
 		f := r.count(wireGroupFlags)
-		g.Probed, g.AutoDisabled, g.Frozen, g.Wanted = f&wireProbed != 0, f&wireAutoDisabled != 0, f&wireFrozen != 0, f&wireWanted != 0
+		g.Probed, g.AutoDisabled, g.Frozen, g.Wanted, g.Fit = f&wireProbed != 0, f&wireAutoDisabled != 0, f&wireFrozen != 0, f&wireWanted != 0, f&wireFit != 0
 		g.Violations = r.byte()
 		for m := r.count(maxReportParts); m > 0 && !r.bad; m-- {
 			p := PartReport{Name: r.name(), Kind: Kind(r.count(int(Address)))}

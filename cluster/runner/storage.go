@@ -202,7 +202,7 @@ func (w *Watch) look(ctx context.Context) {
 			w.Group.Tell(cluster.Event{Kind: cluster.EvLost, Part: i, Err: lost[i]})
 		case fresh[i] && state == "up" && r.Role != "primary":
 			w.Group.Tell(cluster.Event{Kind: cluster.EvLost, Part: i, Err: "its role is " + r.Role + ", and nobody here ordered that"})
-		case fresh[i] && r.Overtaken() && before.State == cluster.Stopping:
+		case fresh[i] && (r.Overtaken() || r.Suspended == "no-lease") && before.State == cluster.Stopping:
 			w.release(ctx, r.Name)
 		case fresh[i] && state == "down" && r.Role == "init" && !before.Frozen:
 			w.follow(ctx, r.Name)
@@ -216,8 +216,9 @@ func (w *Watch) look(ctx context.Context) {
 	}
 }
 
-// release ends the requests that an overtaken primary holds, so that the programs and
-// the mount that wait for them can be stopped. None of them could be kept.
+// release ends the requests that a primary holds which was overtaken, or has no lease, so
+// that the programs and the mount that wait for them can be stopped. None of them was
+// acknowledged.
 func (w *Watch) release(ctx context.Context, name string) {
 	ask, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
@@ -225,7 +226,7 @@ func (w *Watch) release(ctx context.Context, name string) {
 		w.Log.Warn("what the resource holds could not be ended; it is tried again", "resource", name, "reason", err)
 		return
 	}
-	w.Log.Warn("the peer is primary and has newer data: what the resource held ends in I/O errors", "resource", name)
+	w.Log.Warn("the group goes down, and this node may not serve any more: what the resource held ends in I/O errors", "resource", name)
 }
 
 // follow makes a resource secondary that a hastd which was started again has in

@@ -109,6 +109,12 @@ func (b *beats) hear(e beat.Effect) {
 	if e.Kind != beat.EffDeliver && e.Kind != beat.EffNode {
 		return
 	}
+	if q := b.s.quorum; q != nil {
+		q.hear(e)
+	}
+	if e.Kind == beat.EffDeliver && e.Body.Kind != kindReport {
+		return
+	}
 	select {
 	case b.told <- e:
 	default:
@@ -126,7 +132,7 @@ func (b *beats) take(ctx context.Context) {
 			switch {
 			case e.Kind == beat.EffNode && !e.Up:
 				b.s.Lost(name)
-			case e.Kind == beat.EffDeliver && e.Body.Kind == kindReport:
+			case e.Kind == beat.EffDeliver:
 				if err := b.s.Heard(name, e.Body.Data); err != nil {
 					b.s.o.Log.Warn("a report cannot be read", "node", name, "reason", err)
 				}

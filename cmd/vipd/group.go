@@ -26,7 +26,8 @@ type group struct {
 	s        *server
 	conf     *conf.Group
 	machine  *crunner.Group
-	election *election // nil: external
+	election *election // nil: there is none
+	seat     *seat     // nil: the cluster's view does not decide
 	watch    *crunner.Watch
 	keeper   *vip.Keeper // nil: no addresses
 	parts    int         // how many
@@ -60,12 +61,32 @@ func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
 	case g.Election == conf.ElectionExternal:
 	case g.Parallel:
 		decider = everywhere{u.onElected}
+	case s.quorum != nil && len(g.Resources) > 0:
+		u.seat = newSeat(u, s.quorum)
+		decider = u.seat
+		if len(g.Interfaces) == 0 || len(g.Addresses) == 0 {
+			break // nobody needs to hear where it is
+		}
+		cfg.Appointed = true
+		e, err := u.newElection(cfg)
+		if err != nil {
+			return nil, err
+		}
+		e.elected = func(bool, string) {}
+		u.election = e
 	default:
 		e, err := u.newElection(cfg)
 		if err != nil {
 			return nil, err
 		}
 		u.election, decider = e, e
+	}
+	lifetime := time.Duration(carpDown(g, cfg))
+	if s.quorum != nil {
+		lifetime = s.lifetime()
+	}
+	if s.quorum != nil && u.seat == nil {
+		st = acquiring{st, s.quorum}
 	}
 	var a *address
 	if len(g.Addresses) > 0 {
@@ -74,7 +95,7 @@ func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
 			prefixes = append(prefixes, x.CIDR)
 		}
 		o := vip.Options{
-			Group: g.Name, Addresses: prefixes, Interfaces: g.Interfaces, Log: log, Lifetime: time.Duration(carpDown(g, cfg)),
+			Group: g.Name, Addresses: prefixes, Interfaces: g.Interfaces, Log: log, Lifetime: lifetime,
 			Lost: u.onAddressLost,
 		}
 		if u.election != nil {
@@ -95,7 +116,7 @@ func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
 	u.machine = crunner.New(crunner.Options{
 		Config: cluster.Config{
 			Name: g.Name, Parts: list, External: g.Election == conf.ElectionExternal, Parallel: g.Parallel, FailFast: g.Failfast,
-			Node: s.Node(), Nodes: g.Nodes, MasterHold: cluster.Duration(carpDown(g, cfg)),
+			Node: s.Node(), Nodes: g.Nodes, MasterHold: cluster.Duration(lifetime),
 		},
 		Drivers: drivers, Decider: decider, Log: log, Changed: u.onGroup,
 		Failed:  func(part, reason string) { s.event("part", part, "", "failed", reason) },
@@ -224,6 +245,9 @@ func (u *group) run(ctx context.Context) {
 	}
 	if u.election != nil {
 		wg.Go(func() { u.election.Run(serve) })
+	}
+	if u.seat != nil {
+		wg.Go(func() { u.seat.run(serve) })
 	}
 	if u.keeper != nil {
 		wg.Go(func() { u.move(serve) })

@@ -9,6 +9,7 @@ import (
 
 	"hastd/cluster"
 	crunner "hastd/cluster/runner"
+	"hastd/cluster/view"
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/exit"
 )
@@ -41,7 +42,10 @@ func (u *group) order(ctx context.Context, order, part string) error {
 	case err != nil:
 		return err
 	}
-	if order == "switch" && u.election != nil {
+	switch {
+	case order == "switch" && u.seat != nil:
+		return u.awaitOwner(ctx)
+	case order == "switch" && u.election != nil:
 		return u.awaitOther(ctx, before)
 	}
 	return nil
@@ -79,7 +83,7 @@ func (u *group) maySwitch(ctx context.Context, st api.Group) error {
 			"group %s is %s on node %s, and where it is online is not known here", st.Name, st.State, u.s.Node())
 	case u.conf.Parallel:
 		return exit.New(exit.Refused, "hastctl group offline "+st.Name+" takes it down here", "group %s is parallel and does not move", st.Name)
-	case u.election == nil:
+	case u.election == nil && u.seat == nil:
 		return exit.New(exit.Refused, "hastctl group offline "+st.Name+" here, then hastctl group online "+st.Name+" there",
 			"the election of group %s is external: nobody would take it over", st.Name)
 	}
@@ -96,7 +100,12 @@ func (u *group) awaitPeer(ctx context.Context) string {
 	limit := time.NewTimer(peerWait)
 	defer limit.Stop()
 	for {
-		why := u.watch.PeerUnable()
+		why := ""
+		if u.seat != nil {
+			why = u.seat.unable()
+		} else {
+			why = u.watch.PeerUnable()
+		}
 		if why == "" {
 			return ""
 		}
@@ -128,6 +137,27 @@ func (u *group) awaitOther(ctx context.Context, before uint64) error {
 			return exit.New(exit.Again, "look at vipd on the other node; the group comes back here by itself",
 				"group %s went down on node %s, and no other node took it over", u.conf.Name, u.s.Node())
 		case <-time.After(otherEvery):
+		}
+	}
+}
+
+// awaitOwner waits until the view gives the group to another node.
+func (u *group) awaitOwner(ctx context.Context) error {
+	limit := time.NewTimer(resignFor)
+	defer limit.Stop()
+	for {
+		changed, st := u.seat.q.run.Changed(), u.seat.q.run.Status()
+		r := st.View.Resource(u.conf.Resources[0])
+		if r != nil && r.Owner != u.seat.q.self && r.Owner != view.Nobody {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-limit.C:
+			return exit.New(exit.Again, "look at vipd on the other node; the group comes back here by itself",
+				"group %s went down on node %s, and no other node took it over", u.conf.Name, u.s.Node())
+		case <-changed:
 		}
 	}
 }

@@ -76,6 +76,18 @@ func (r *report) group(name string) *cluster.GroupReport {
 	return nil
 }
 
+// able says whether a node reports of itself that it may have a group.
+func (s *server) able(node, group string) bool {
+	s.peers.mu.Lock()
+	defer s.peers.mu.Unlock()
+	r, ok := s.peers.heard[node]
+	if !ok || r.lost || time.Since(r.at) > reportFresh {
+		return false
+	}
+	g := r.group(group)
+	return g != nil && g.Fit
+}
+
 // Summary is the cluster as this node knows it.
 func (s *server) ClusterSummary() api.Summary {
 	sum := api.Summary{Node: s.Node(), Systems: []api.SystemSummary{}, Groups: []api.GroupSummary{}, Failed: []api.FailedPart{}}

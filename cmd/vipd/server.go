@@ -25,6 +25,7 @@ import (
 // the metrics.
 type server struct {
 	o       daemon.Setup
+	hastd   conf.Hastd
 	vipd    conf.Vipd
 	hub     api.Hub
 	control *daemon.Socket
@@ -35,7 +36,8 @@ type server struct {
 	console crunner.Console
 	fencer  atomic.Pointer[frunner.Fencer] // nil: toc is off
 	peers   peers
-	beats   *beats // nil: none
+	beats   *beats  // nil: none
+	quorum  *quorum // nil: quorum is off
 	wg      sync.WaitGroup
 
 	reloading sync.Mutex // one reload at a time
@@ -49,19 +51,22 @@ const stopTimeout = 5 * time.Second
 // what makes the daemon useless or wrong is an error.
 func start(o daemon.Setup) (*server, error) {
 	s, err := startWith(o, thisMachine())
-	if err == nil {
-		s.startBeats()
+	if err != nil {
+		return nil, err
 	}
-	return s, err
+	s.startBeats()
+	if s.quorum != nil {
+		if s.beats == nil {
+			return nil, errors.Join(exit.New(exit.Config, "the log says what is wrong with them", `quorum = "majority" needs heartbeats`), s.Stop())
+		}
+		s.quorum.start()
+	}
+	return s, nil
 }
 
 func startWith(o daemon.Setup, out outside) (*server, error) {
-	if o.Conf.Cluster.Quorum == conf.QuorumMajority {
-		return nil, exit.New(exit.Config, `write quorum = "off" in [cluster] (CARP or VRRP then decide alone), and set hastctl role by hand until then`,
-			`quorum = "majority" is not there yet: vipd starts no group without the vote that it asks for`)
-	}
 	hastd, vipd := o.Conf.Effective(o.Node)
-	s := &server{o: o, vipd: vipd, console: out.console, servers: daemon.Servers{Log: o.Log}}
+	s := &server{o: o, hastd: hastd, vipd: vipd, console: out.console, servers: daemon.Servers{Log: o.Log}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, w := range o.Conf.Warnings {
 		o.Log.Warn(w)
@@ -70,6 +75,13 @@ func startWith(o daemon.Setup, out outside) (*server, error) {
 	if s.control, err = daemon.ListenControl(about.Name, vipd.Control); err != nil {
 		s.cancel()
 		return nil, err
+	}
+	if s.majority() {
+		if s.quorum, err = newQuorum(s); err != nil {
+			s.cancel()
+			s.control.Close()
+			return nil, err
+		}
 	}
 	storage := newStorage(hastd.Control)
 	for _, g := range o.Conf.Groups {
@@ -105,7 +117,9 @@ func (s *server) Stop() error {
 	s.cancel()
 	s.hub.Close()
 	s.wg.Wait()
-	s.disarm()     // what could not be taken down is for the next vipd, which finds it
+	s.disarm() // what could not be taken down is for the next vipd, which finds it
+	s.quorum.leave()
+	s.quorum.stop()
 	s.beats.stop() // the others have heard that everything is down
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
@@ -143,7 +157,7 @@ func (s *server) Alive(within time.Duration) bool {
 			return false
 		}
 	}
-	return true
+	return s.quorum == nil || s.quorum.run.Alive(ctx)
 }
 
 // The backend of the API.

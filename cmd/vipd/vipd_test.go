@@ -92,6 +92,20 @@ election = "external"
 	return n
 }
 
+// change changes the configuration.
+func (n *node) change(old, new string) {
+	n.t.Helper()
+	b, err := os.ReadFile(n.path("hast.toml"))
+	if err == nil && strings.Count(string(b), old) == 1 {
+		err = os.WriteFile(n.path("hast.toml"), []byte(strings.Replace(string(b), old, new, 1)), 0o600)
+	} else if err == nil {
+		err = fmt.Errorf("%q stands there %d times", old, strings.Count(string(b), old))
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
 func (n *node) path(name string) string { return filepath.Join(n.dir, name) }
 
 // run runs the daemon until the returned function is called, which gives its end.
@@ -265,12 +279,15 @@ func TestVipdReload(t *testing.T) {
 	}
 }
 
-func TestMajorityIsRefused(t *testing.T) {
-	n := newNode(t, `quorum = "majority"`)
+// Without heartbeats there is no majority: that is no state to start in.
+func TestMajorityNeedsHeartbeats(t *testing.T) {
+	n := newNode(t, "quorum = \"majority\"\nkey-file = \"/nonexistent/key\"")
+	n.change(`insecure = true`, "")
+	n.change("[vipd]", fmt.Sprintf("[vipd]\nstate = %q", n.path("state")))
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	err := daemon.Run(ctx, about, []string{"-c", n.path("hast.toml"), "--node", "alpha"}, daemon.Stdio{Out: io.Discard, Err: io.Discard}, begin)
-	if exit.CodeOf(err) != exit.Config || exit.HintOf(err) == "" {
+	if exit.CodeOf(err) != exit.Config || !strings.Contains(err.Error(), "heartbeats") || exit.HintOf(err) == "" {
 		t.Errorf("%v", err)
 	}
 }

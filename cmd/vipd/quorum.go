@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"hastd/cluster/beat"
+	brunner "hastd/cluster/beat/runner"
+	"hastd/cluster/member"
+	mrunner "hastd/cluster/member/runner"
+	crunner "hastd/cluster/runner"
+	"hastd/cluster/view"
+	"hastd/cluster/view/store"
+	"hastd/cmd/internal/api"
+	"hastd/cmd/internal/exit"
+	"hastd/conf"
+)
+
+// Kinds of the heartbeats' bodies that the votes use.
+const (
+	kindView  = beat.FirstKind + 1
+	kindLease = beat.FirstKind + 2
+	kindAsk   = beat.FirstKind + 3
+)
+
+const (
+	// storageEvery is the time between two questions to hastd what a resource needs of
+	// the views.
+	storageEvery = 100 * time.Millisecond
+	// leaveLimit bounds how long an ending vipd waits for a view without it.
+	leaveLimit = 3 * time.Second
+	// viewFile is the stored view's, in the folder of the state.
+	viewFile = "view"
+)
+
+// quorum is this node's vote, with quorum = "majority".
+type quorum struct {
+	s    *server
+	self view.NodeID
+	run  *mrunner.Runner
+	ids  map[string]view.NodeID
+	send chan parcel
+	asks chan ask
+	end  context.CancelFunc
+	wait chan struct{} // closed when everything has ended
+
+	mu      sync.Mutex
+	refused map[string]string // by resource: why it is not given up where it is
+}
+
+// parcel is something for another node.
+type parcel struct {
+	to   view.NodeID
+	kind byte
+	body []byte
+}
+
+// maxParcels bounds what waits for the heartbeats; what is more is lost, and comes again.
+const maxParcels = 256
+
+func newQuorum(s *server) (*quorum, error) {
+	c := s.o.Conf
+	q := &quorum{
+		s: s, self: view.NodeID(s.o.Node.ID), ids: map[string]view.NodeID{}, send: make(chan parcel, maxParcels), asks: make(chan ask, maxAsks),
+		wait: make(chan struct{}), refused: map[string]string{},
+	}
+	if err := os.MkdirAll(s.vipd.State, 0o755); err != nil {
+		return nil, exit.New(exit.Config, "vipd.state names the folder", "the cluster's view cannot be stored: %w", err)
+	}
+	var seed [8]byte
+	if _, err := rand.Read(seed[:]); err != nil {
+		return nil, fmt.Errorf("a random number: %w", err)
+	}
+	o := mrunner.Options{
+		Config: member.Config{
+			View:  view.Config{Self: q.self, Rejoin: view.Duration(c.Cluster.Rejoin), Seed: binary.BigEndian.Uint64(seed[:])},
+			Lease: view.Duration(c.Cluster.Lease), Every: view.Duration(c.Cluster.Heartbeat.Interval),
+		},
+		Names: map[view.NodeID]string{}, Storage: grants{newStorage(s.hastd.Control), q}, Store: store.Open(filepath.Join(s.vipd.State, viewFile)),
+		Now: func() view.Instant { return view.Instant(brunner.Boot()) }, Poll: storageEvery, Log: s.o.Log, Send: q.post,
+	}
+	resources := map[string][]view.NodeID{}
+	for _, n := range c.Nodes {
+		id := view.NodeID(n.ID)
+		q.ids[n.Name], o.Names[id] = id, n.Name
+		o.Config.View.Nodes = append(o.Config.View.Nodes, view.NodeConfig{ID: id, Witness: n.Witness})
+		for _, r := range c.ResourceOn(n.Name) {
+			resources[r.Name] = append(resources[r.Name], id)
+			if id == q.self {
+				o.Resources = append(o.Resources, r.Name)
+			}
+		}
+	}
+	for _, r := range c.Resources {
+		if nodes := resources[r.Name]; len(nodes) > 0 {
+			o.Config.View.Resources = append(o.Config.View.Resources, view.ResourceConfig{Name: r.Name, Nodes: nodes})
+		}
+	}
+	var err error
+	if q.run, err = mrunner.New(o); err != nil {
+		return nil, exit.New(exit.Config, "hastctl check tells more", "%w", err)
+	}
+	return q, nil
+}
+
+// start begins to take part, over the heartbeats.
+func (q *quorum) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	q.end = cancel
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := q.run.Run(ctx); err != nil {
+			q.s.o.Log.Error("this node takes no part in the cluster any more and serves nothing: mend what vipd.state stands on, then start vipd again", "reason", err)
+		}
+	}()
+	answering := make(chan struct{})
+	go func() {
+		defer close(answering)
+		q.answers(ctx)
+	}()
+	go func() {
+		defer close(q.wait)
+		q.carry(ctx)
+		<-answering
+		<-ended
+	}()
+}
+
+// stop ends it: what the others are to know was said before.
+func (q *quorum) stop() {
+	if q != nil && q.end != nil {
+		q.end()
+		<-q.wait
+	}
+}
+
+// leave tells the others that this node goes, and waits until they know.
+func (q *quorum) leave() {
+	if q == nil || q.end == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveLimit)
+	defer cancel()
+	if q.run.Do(ctx, member.Leave{}) != nil {
+		return
+	}
+	for {
+		changed, st := q.run.Changed(), q.run.Status()
+		gone := st.View == nil || !st.Up
+		if st.View != nil && st.Up {
+			m := st.View.Member(q.self)
+			gone = m == nil || m.Leaving
+		}
+		if gone {
+			return
+		}
+		select {
+		case <-changed:
+		case <-q.wait:
+			return
+		case <-ctx.Done():
+			q.s.o.Log.Warn("the others could not be told that this node leaves: they find out by its silence")
+			return
+		}
+	}
+}
+
+// post hands something to the heartbeats. It never waits.
+func (q *quorum) post(to view.NodeID, kind mrunner.Kind, body []byte) {
+	k := kindView
+	if kind == mrunner.KindLease {
+		k = kindLease
+	}
+	q.parcel(to, k, body)
+}
+
+func (q *quorum) parcel(to view.NodeID, kind byte, body []byte) {
+	select {
+	case q.send <- parcel{to, kind, body}:
+	default:
+	}
+}
+
+// carry sends what was posted, in order.
+func (q *quorum) carry(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-q.send:
+			ev := beat.Event{Kind: beat.EvSend, To: beat.SetOf(beat.NodeID(p.to)), Body: beat.Body{Kind: p.kind, Data: p.body}}
+			ev.OnSerial = len(p.body) <= beat.MaxSerialBody
+			if b := q.s.beats; b != nil && b.run.Order(ctx, ev) != nil {
+				return
+			}
+		}
+	}
+}
+
+// hear takes what the heartbeats tell. It never waits.
+func (q *quorum) hear(e beat.Effect) {
+	id := view.NodeID(e.Node)
+	switch {
+	case e.Kind == beat.EffNode:
+		q.run.Node(id, e.Up)
+	case e.Kind == beat.EffDeliver && e.Body.Kind == kindView:
+		q.run.Deliver(id, mrunner.KindView, e.Body.Data)
+	case e.Kind == beat.EffDeliver && e.Body.Kind == kindLease:
+		q.run.Deliver(id, mrunner.KindLease, e.Body.Data)
+	case e.Kind == beat.EffDeliver && e.Body.Kind == kindAsk:
+		if a, err := readAsk(id, e.Body.Data); err == nil {
+			select {
+			case q.asks <- a:
+			default:
+			}
+		}
+	}
+}
+
+// owner is the node that a view names, "" for none.
+func (q *quorum) owner(v *view.View, resource string) string {
+	r := v.Resource(resource)
+	if r == nil || r.Owner == view.Nobody {
+		return ""
+	}
+	return q.name(r.Owner)
+}
+
+func (q *quorum) name(id view.NodeID) string {
+	for name, x := range q.ids {
+		if x == id {
+			return name
+		}
+	}
+	return fmt.Sprintf("node %d", id)
+}
+
+// grants is hastd as the votes need it.
+type grants struct {
+	*storage
+	q *quorum
+}
+
+// Grant passes on what a view allows. A hastd that is gone serves nothing, and the next
+// one nothing before it was told.
+func (g grants) Grant(ctx context.Context, resource string, x member.Grant) error {
+	_, err := g.ask.Command(ctx, resource, "grant", api.GrantRequest{
+		Generation: x.Generation, Incarnation: uint64(x.Incarnation), Peer: uint64(x.Peer), Owner: x.Owner, PeerOwner: x.PeerOwner,
+		Hold: x.Hold, Adding: uint64(x.Adding), LeaseEnd: int64(x.Until),
+	})
+	if err != nil && !x.Owner && g.Gone(err) {
+		return nil
+	}
+	return err
+}
+
+// Ask is what hastd says of a resource.
+func (g grants) Ask(ctx context.Context, resource string) (member.Storage, error) {
+	r, err := g.ask.Resource(ctx, resource)
+	if err != nil {
+		return member.Storage{}, err
+	}
+	s := member.Storage{Resource: resource}
+	if r.Quorum == nil {
+		return s, fmt.Errorf("hastd runs with quorum off")
+	}
+	s.Told, s.Synced = r.Quorum.Generation, view.Incarnation(r.Quorum.Synced)
+	s.Waits = r.IO.Suspended && r.IO.Reason == "reconfiguration"
+	if n, err := g.q.s.o.Conf.Peer(resource, g.q.s.Node()); err == nil {
+		if r.Disk == "uptodate" && r.Connection == "connected" {
+			s.Good = view.SetOf(g.q.self)
+			if r.Peer.Disk == "uptodate" {
+				s.Good |= view.SetOf(view.NodeID(n.ID))
+			}
+		}
+	} else if r.Disk == "uptodate" {
+		s.Good = view.SetOf(g.q.self) // it has no peer
+	}
+	return s, nil
+}
+
+// acquiring is hastd for a group that a person orders up: this node asks for what it
+// does not own yet.
+type acquiring struct {
+	crunner.Storage
+	q *quorum
+}
+
+// Role switches a role, once this node may.
+func (a acquiring) Role(ctx context.Context, resource, role string, force bool) error {
+	if role == "primary" {
+		if err := a.q.acquire(ctx, resource); err != nil {
+			return err
+		}
+	}
+	return a.Storage.Role(ctx, resource, role, force)
+}
+
+// lifetime is how long an address lives without a word, in whole seconds.
+func (s *server) lifetime() time.Duration {
+	return (s.o.Conf.Cluster.Lease + time.Second - 1).Truncate(time.Second)
+}
+
+func (s *server) majority() bool { return s.o.Conf.Cluster.Quorum == conf.QuorumMajority }

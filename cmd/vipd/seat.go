@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"hastd/carp"
+	"hastd/cluster"
+	"hastd/cluster/member"
+	mrunner "hastd/cluster/member/runner"
+	"hastd/cluster/view"
+)
+
+// seat decides about a group by the cluster's view: this node is master while it owns
+// all of the group's resources and has a lease. It gives them up once the group is down
+// here and must not or cannot come up again, if the other node can have it.
+type seat struct {
+	u    *group
+	q    *quorum
+	wake chan struct{}
+
+	mu       sync.Mutex
+	joined   bool
+	fit      bool
+	why      string    // it is not fit
+	resigned time.Time // when it gave up being master by order; zero: it did not
+	reason   string
+
+	// Of run alone.
+	told      string // what the group was told: "", "master", "backup"
+	gaveAt    time.Time
+	appointed view.Instant // until when adverts were told to speak for this node; 0: they do not
+}
+
+const (
+	// seatEvery is the time between two looks at what the other node reports.
+	seatEvery = 100 * time.Millisecond
+	// resignFor is how long a group that was resigned waits for another node to take it;
+	// then it comes back.
+	resignFor = 10 * time.Second
+	// giveAgain is the time between two attempts to hand over.
+	giveAgain = 2 * time.Second
+)
+
+func newSeat(u *group, q *quorum) *seat {
+	return &seat{u: u, q: q, wake: make(chan struct{}, 1)}
+}
+
+// Join, Stand, Take and Resign are the group's words (cluster/runner.Decider).
+
+// Join begins to decide. A group that was found up is left as it is until it is clear
+// whether this node may still serve it; the group's machine bounds that.
+func (s *seat) Join(bool) {
+	if e := s.u.election; e != nil {
+		e.Join(false) // it only says what is decided here
+	}
+	s.mu.Lock()
+	s.joined = true
+	s.mu.Unlock()
+	s.poke()
+}
+
+// Stand says whether this node may have the group.
+func (s *seat) Stand(fit bool, _ uint8, reason string) {
+	s.mu.Lock()
+	s.fit, s.why = fit, reason
+	s.mu.Unlock()
+	s.poke()
+}
+
+// Take does nothing: who owns a group is asked to give it up there (group switch).
+func (s *seat) Take() {}
+
+// Resign gives the group to the other node, once it is down here.
+func (s *seat) Resign(reason string) {
+	s.mu.Lock()
+	s.resigned, s.reason = time.Now(), reason
+	s.mu.Unlock()
+	s.poke()
+}
+
+func (s *seat) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run decides until ctx ends.
+func (s *seat) run(ctx context.Context) {
+	tick := time.NewTicker(seatEvery)
+	defer tick.Stop()
+	for {
+		changed := s.q.run.Changed()
+		s.look(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		case <-changed:
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *seat) look(ctx context.Context) {
+	s.mu.Lock()
+	joined, fit, why, resigned, reason := s.joined, s.fit, s.why, s.resigned, s.reason
+	if !resigned.IsZero() && time.Since(resigned) > resignFor {
+		resigned = time.Time{}
+		s.resigned = resigned
+	}
+	s.mu.Unlock()
+	if !joined {
+		return
+	}
+	st := s.q.run.Status()
+	mine, all := s.mine(&st)
+	switch {
+	case all && resigned.IsZero():
+		s.tell("master", fmt.Sprintf("view %s names this node owner", st.View.Stamp))
+	case !all && (s.told == "master" || st.Up):
+		s.tell("backup", s.because(&st))
+	case !resigned.IsZero():
+		s.told = "backup" // it knows: it said so
+	}
+	s.appoint(&st)
+	var away string
+	switch {
+	case len(mine) == 0:
+		return
+	case !resigned.IsZero():
+		away = reason
+	case !fit:
+		away = why
+	case st.View.Resource(s.u.conf.Resources[0]) != nil && st.View.Resource(s.u.conf.Resources[0]).Owner != s.q.self:
+		away = "the group's first resource is owned there"
+	default:
+		return
+	}
+	s.hand(ctx, &st, mine, away)
+}
+
+// mine are the resources of the group that the view gives to this node; all says
+// whether that is every one, with a lease.
+func (s *seat) mine(st *mrunner.Status) (list []string, all bool) {
+	all = st.Up
+	for _, name := range s.u.conf.Resources {
+		if r := st.View.Resource(name); r != nil && r.Owner == s.q.self {
+			list = append(list, name)
+		}
+		all = all && st.Owns[name]
+	}
+	return list, all
+}
+
+// appoint has the adverts speak for this node as long as it is master, and its lease
+// lasts.
+func (s *seat) appoint(st *mrunner.Status) {
+	e := s.u.election
+	var until view.Instant
+	if s.told == "master" {
+		until = st.Lease
+	}
+	if e == nil || until == s.appointed {
+		return
+	}
+	s.appointed = until
+	e.tell(carp.Event{Kind: carp.EvAppoint, Up: until != 0, Until: carp.Instant(until), Reason: "by the cluster's view"})
+}
+
+// because says why this node is not master.
+func (s *seat) because(st *mrunner.Status) string {
+	for _, name := range s.u.conf.Resources {
+		switch r := st.View.Resource(name); {
+		case st.View == nil:
+			return "no view of the cluster is known"
+		case r == nil:
+			return fmt.Sprintf("%s is in no view yet", name)
+		case r.Owner == view.Nobody:
+			return fmt.Sprintf("view %s gives %s to nobody", st.View.Stamp, name)
+		case r.Owner != s.q.self:
+			return fmt.Sprintf("view %s gives %s to node %s", st.View.Stamp, name, s.q.name(r.Owner))
+		}
+	}
+	if st.Waits != "" {
+		return "there is no lease: " + st.Waits
+	}
+	return "there is no lease"
+}
+
+// tell hands the group's machine what is new.
+func (s *seat) tell(word, reason string) {
+	if word == s.told {
+		return
+	}
+	s.told = word
+	s.u.s.o.Log.Info(fmt.Sprintf("group %s: %s", s.u.conf.Name, word), "group", s.u.conf.Name, "reason", reason)
+	s.u.onElected(word == "master", reason)
+}
+
+// hand gives resources to the other node, if the group is down here and can run there.
+func (s *seat) hand(ctx context.Context, st *mrunner.Status, mine []string, why string) {
+	if time.Since(s.gaveAt) < giveAgain || !s.down() {
+		return
+	}
+	to, ok := s.successor(st)
+	if !ok {
+		return
+	}
+	s.gaveAt = time.Now()
+	s.u.s.o.Log.Info("the group is handed over", "group", s.u.conf.Name, "node", s.q.name(to), "reason", why)
+	_ = s.q.run.Do(ctx, member.Stopped{Resources: mine, To: to})
+}
+
+// down says whether nothing of the group is up here or on its way.
+func (s *seat) down() bool {
+	g := s.u.machine.Status()
+	if !g.Probed || g.Frozen || g.State != cluster.Offline && g.State != cluster.Faulted {
+		return false
+	}
+	for _, p := range g.Parts {
+		if p.State != "down" {
+			return false
+		}
+	}
+	return true
+}
+
+// successor is the node that can have the group: a member in sync of all its resources
+// that says of itself that it can.
+func (s *seat) successor(st *mrunner.Status) (view.NodeID, bool) {
+	for _, name := range s.u.conf.Nodes {
+		id, ok := s.q.ids[name]
+		if !ok || id == s.q.self || st.View.Member(id) == nil || st.View.Member(id).Leaving {
+			continue
+		}
+		for _, r := range s.u.conf.Resources {
+			x := st.View.Resource(r)
+			ok = ok && x != nil && x.InSync.Has(id)
+		}
+		if ok && s.u.s.able(name, s.u.conf.Name) {
+			return id, true
+		}
+	}
+	return 0, false
+}
+
+// unable says why no other node can have the group, "" if one can.
+func (s *seat) unable() string {
+	st := s.q.run.Status()
+	if st.View == nil {
+		return "no view of the cluster is known"
+	}
+	if _, ok := s.successor(&st); ok {
+		return ""
+	}
+	for _, name := range s.u.conf.Nodes {
+		id := s.q.ids[name]
+		if id == s.q.self {
+			continue
+		}
+		if st.View.Member(id) == nil {
+			return fmt.Sprintf("node %s is not a member of view %s", name, st.View.Stamp)
+		}
+		for _, r := range s.u.conf.Resources {
+			if x := st.View.Resource(r); x == nil || !x.InSync.Has(id) {
+				return fmt.Sprintf("node %s is not in sync of %s", name, r)
+			}
+		}
+		return fmt.Sprintf("node %s says that it cannot take it", name)
+	}
+	return "it has no other node"
+}
