@@ -116,6 +116,11 @@ func (l *Lab) startGroup() error {
 	if err := l.CreateAndStart("--assume-clean"); err != nil {
 		return err
 	}
+	if l.o.Witness {
+		if err := l.StartWitness(); err != nil {
+			return err
+		}
+	}
 	for _, n := range l.Nodes {
 		if err := n.StartVipd(); err != nil {
 			return err
@@ -126,6 +131,9 @@ func (l *Lab) startGroup() error {
 
 // masterDown is the silence after which a node takes a master for dead.
 func (l *Lab) masterDown(s Side) time.Duration {
+	if l.o.Majority {
+		return majorityLease
+	}
 	skew := time.Duration(s) * 100 // 256ths of an interval, by the order of the nodes
 	if l.o.Election == "vrrp" {
 		return 3*l.o.Interval + (2+skew)*l.o.Interval/256
@@ -206,7 +214,7 @@ func (f *Failovers) move(ctx context.Context, res *FailoverResult, on, other *No
 		return err
 	}
 	repaired := time.Now()
-	if res.Kind == VipdFrozen {
+	if res.Kind == VipdFrozen && !f.l.o.Majority {
 		// The other node may not take over while the replica here is primary.
 		if err := f.frozen(ctx, on, began); err != nil {
 			return errors.Join(err, repair())
@@ -233,7 +241,7 @@ func (f *Failovers) move(ctx context.Context, res *FailoverResult, on, other *No
 	}
 	res.Served = first.Sub(began)
 	if repair != nil {
-		if res.Kind == BothFrozen {
+		if res.Kind == BothFrozen && !f.l.o.Majority {
 			f.untilReplaced(began)
 		}
 		repaired = time.Now()

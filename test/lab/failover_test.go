@@ -65,11 +65,14 @@ func ms(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 // LAB_FAILOVERS=50 LAB_ELECTION=vrrp LAB_SERVICE=fd77::100 LAB_SEED=7 LAB_FAULT='both f' choose
 // others; LAB_STRICT=1 holds to the times.
 func TestFailovers(t *testing.T) {
+	runFailovers(t, Options{})
+}
+
+func runFailovers(t *testing.T, o Options) {
 	rounds := int(envInt("LAB_FAILOVERS", 6))
-	l := newLab(t, Options{
-		Group: true, LAN: true, Size: 32 << 20, Seed: *seedFlag,
-		Election: os.Getenv("LAB_ELECTION"), Service: os.Getenv("LAB_SERVICE"),
-	})
+	o.Group, o.LAN, o.Size, o.Seed = true, true, 32<<20, *seedFlag
+	o.Election, o.Service = os.Getenv("LAB_ELECTION"), os.Getenv("LAB_SERVICE")
+	l := newLab(t, o)
 	f, err := StartFailovers(background(t), l, *seedFlag)
 	must(t, err)
 	defer f.Stop()

@@ -43,6 +43,8 @@ type Options struct {
 	Bare        bool          // the group has no address
 	OnDevice    string        // what the group has on DeviceResource: "", "ext4" or "postgresql"
 	Standby     bool          // a second interface in the LAN; replication has a cable of its own
+	Majority    bool          // quorum = "majority"
+	Witness     bool          // a third vipd, on the third host of the LAN
 }
 
 // Lab is two nodes with a link. Close it.
@@ -50,9 +52,13 @@ type Lab struct {
 	o     Options
 	net   Network
 	Nodes [2]*Node
+	third *witness // nil: none
 }
 
 const port = 8457
+
+// majorityLease is the lease with a majority.
+const majorityLease = 2 * time.Second
 
 // New makes the network, the disks and the configurations. It starts no daemon.
 func New(o Options) (*Lab, error) {
@@ -162,7 +168,11 @@ var configText = template.Must(template.New("hast.toml").Parse(`# Two nodes of a
 [cluster]
 name     = "lab"
 key-file = "{{.Key}}"
-
+{{if .O.Majority}}quorum = "majority"
+lease  = "{{.Lease}}"
+rejoin = "1s"
+heartbeat = { interval = "250ms", trouble = "750ms", timeout = "1500ms" }
+{{end}}
 [hastd]
 port  = {{.Port}}
 http  = ""
@@ -175,6 +185,14 @@ hastd.control = "{{.Control}}"
 hastd.state   = "{{.State}}"
 vipd.control  = "{{.VipdControl}}"
 vipd.state    = "{{.State}}"
+vipd.http     = ""
+{{end}}
+{{if .O.Witness}}[node.charlie]
+id      = 2
+address = ["10.77.0.50"]
+witness = true
+vipd.control  = "{{.Witness}}/vipd.sock"
+vipd.state    = "{{.Witness}}/state"
 vipd.http     = ""
 {{end}}
 {{define "common"}}replication  = "{{.Replication}}"
@@ -247,7 +265,9 @@ func (l *Lab) WriteConfig(n *Node) error {
 		Pass, App               string
 		OnDevice, Dir, Database string
 		Links, Services         []string
-	}{Key: filepath.Join(l.o.Dir, "cluster.key"), Port: port, O: l.o, Pass: filepath.Join(l.o.Dir, "carp.pass"),
+		Witness                 string // its folder
+		Lease                   time.Duration
+	}{Witness: l.witnessDir(), Lease: majorityLease, Key: filepath.Join(l.o.Dir, "cluster.key"), Port: port, O: l.o, Pass: filepath.Join(l.o.Dir, "carp.pass"),
 		App: n.App(), OnDevice: n.Device(), Dir: n.Mount(), Database: n.path("database"), Links: []string{linkName}, Services: []string{prefixed(l.o.Service)}}
 	if l.o.Also != "" {
 		data.Services = append(data.Services, prefixed(l.o.Also))
@@ -338,6 +358,9 @@ func (l *Lab) Tails(lines int) string {
 // Close ends everything, whatever state it is in.
 func (l *Lab) Close() error {
 	var errs []error
+	if l.third != nil {
+		errs = append(errs, l.third.kill())
+	}
 	for _, n := range l.Nodes {
 		if n == nil {
 			continue
