@@ -31,10 +31,20 @@ type Options struct {
 	// before each refresh: a process that stood still must not put back what the
 	// kernel has removed and another node has taken. It must not block.
 	Rightful func() bool
-	// Lost is told when an address vanished without being taken down. It must not
-	// block.
+	// Until says for how much longer this node may have the addresses, or nil: the
+	// kernel is told Lifetime or that, whichever is shorter, rounded up to a second. With
+	// 0 and less nothing is added, refreshed or announced. It is asked when Rightful is,
+	// both must agree, and it must not block.
+	Until func() time.Duration
+	// Lost is told when an address vanished without being taken down, as often as it is
+	// tried to put it back. It must not block.
 	Lost func(netip.Prefix)
-	Log  *slog.Logger
+	// Taken is told instead, once, when addresses that ran out (this process stood still,
+	// or Until was over for a while) cannot be put back, as somebody else has one. All are
+	// down then; it is tried again until an Up or a Down. nil: Lost is told of that, too.
+	// It must not block.
+	Taken func(*Conflict)
+	Log   *slog.Logger
 }
 
 // Keeper holds a group's addresses.
@@ -52,8 +62,8 @@ type Keeper struct {
 }
 
 const (
-	// refreshes is how often an address is refreshed within its lifetime: two may
-	// fail.
+	// refreshes is how often an address is refreshed within what the kernel was told:
+	// two may fail.
 	refreshes = 3
 	// putBackGap bounds how often an address that is taken away is put back.
 	putBackGap = 100 * time.Millisecond
@@ -69,10 +79,10 @@ const (
 
 // New makes a keeper. It changes nothing yet.
 func New(o Options) *Keeper {
-	return &Keeper{o: o, lifetime: max(1, int((o.Lifetime+time.Second-1)/time.Second)), again: make(chan struct{}, 1)}
+	return &Keeper{o: o, lifetime: max(1, seconds(o.Lifetime)), again: make(chan struct{}, 1)}
 }
 
-// Lifetime is what the kernel is told.
+// Lifetime is the most that the kernel is told.
 func (k *Keeper) Lifetime() time.Duration { return time.Duration(k.lifetime) * time.Second }
 
 // On is the interface that has the addresses, "" if they are down.
@@ -106,18 +116,32 @@ func (k *Keeper) Up(ctx context.Context, name string) error {
 		return err
 	}
 	k.stop()
-	// Meanwhile this process may have stood still, and another node taken over.
-	if !k.may(began) {
-		return fmt.Errorf("the addresses of %s were not added: this node stood still or is no longer rightful", k.o.Group)
-	}
-	if err := errors.Join(k.removeBut(name), k.add(name)); err != nil {
+	until, err := k.put(began, name)
+	if err != nil {
 		return errors.Join(err, k.removeBut(""))
 	}
 	k.on = name
 	k.lapsed.Store(false)
 	ctx, k.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	k.wg.Go(func() { k.keep(ctx, name) })
+	k.wg.Go(func() { k.keep(ctx, name, until) })
 	return nil
+}
+
+// put adds the addresses to one interface alone, after others were asked for at a boot
+// time, and says until when the kernel keeps them. Since then this process may have
+// stood still, and another node taken over.
+func (k *Keeper) put(asked time.Duration, name string) (until time.Duration, err error) {
+	seconds := k.left()
+	if !k.told() && boot()-asked >= k.Lifetime() {
+		seconds = 0
+	}
+	if seconds == 0 {
+		return 0, fmt.Errorf("the addresses of %s were not added: this node stood still or is no longer rightful", k.o.Group)
+	}
+	if err := k.removeBut(name); err != nil {
+		return 0, err
+	}
+	return k.add(name, seconds)
 }
 
 // ask looks for others with the addresses. Only a stranger is an error.
@@ -138,13 +162,24 @@ func (k *Keeper) ask(ctx context.Context, ifc *net.Interface) error {
 	return nil
 }
 
-// may says whether addresses that were rightful at a boot time may stand now.
-func (k *Keeper) may(since time.Duration) bool {
-	if k.o.Rightful != nil {
-		return k.o.Rightful()
+// told says whether anybody says if this node is rightful. If not, it is until its
+// addresses are taken down.
+func (k *Keeper) told() bool { return k.o.Rightful != nil || k.o.Until != nil }
+
+// left is for how many seconds the kernel is to keep the addresses from now on; 0: this
+// node may not have them.
+func (k *Keeper) left() int {
+	if k.o.Rightful != nil && !k.o.Rightful() {
+		return 0
 	}
-	return boot()-since < k.Lifetime()
+	if k.o.Until == nil {
+		return k.lifetime
+	}
+	return max(0, seconds(min(k.Lifetime(), k.o.Until())))
 }
+
+// seconds rounds up.
+func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 // boot is the time since this machine started, with that in which it was suspended.
 func boot() time.Duration {
@@ -188,24 +223,29 @@ func (k *Keeper) Announce() {
 	}
 }
 
-// add sets the addresses, or their lifetime anew.
-func (k *Keeper) add(name string) error {
+// add sets the addresses, or their lifetime anew, and says until when those stand that
+// the kernel took; 0: none. That counts from its end: on a busy machine the kernel is
+// late, and what it still has is not to be taken for gone.
+func (k *Keeper) add(name string, seconds int) (until time.Duration, err error) {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
-		return fmt.Errorf("interface %s: %w", name, err)
+		return 0, fmt.Errorf("interface %s: %w", name, err)
 	}
+	var errs []error
 	for _, p := range k.o.Addresses {
-		a := k.addr(p)
-		if err := netlink.AddrReplace(link, a); err != nil {
-			return fmt.Errorf("add %s to %s: %w", p, name, err)
+		if err := netlink.AddrReplace(link, addr(p, seconds)); err != nil {
+			errs = append(errs, fmt.Errorf("add %s to %s: %w", p, name, err))
 		}
 	}
-	return nil
+	if len(errs) == 0 || len(errs) < len(k.o.Addresses) {
+		until = boot() + time.Duration(seconds)*time.Second
+	}
+	return until, errors.Join(errs...)
 }
 
-func (k *Keeper) addr(p netip.Prefix) *netlink.Addr {
+func addr(p netip.Prefix, seconds int) *netlink.Addr {
 	ip := p.Addr().AsSlice()
-	a := &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: net.CIDRMask(p.Bits(), 8*len(ip))}, ValidLft: k.lifetime, PreferedLft: k.lifetime}
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: net.CIDRMask(p.Bits(), 8*len(ip))}, ValidLft: seconds, PreferedLft: seconds}
 	if p.Addr().Is6() {
 		a.Flags = noDAD
 	}

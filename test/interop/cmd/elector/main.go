@@ -1,7 +1,10 @@
 // Elector takes part in an election with carp/runner and holds addresses with
 // carp/vip, for the tests of both: what vipd does, without storage. It says what
 // happens on its standard output, one JSON object a line, and takes orders on its
-// standard input: "stats", "fit", "unfit", "demote N", "take", "resign".
+// standard input: "stats", "fit", "unfit", "demote N", "take", "resign"; with -appointed
+// "appoint", "appoint DURATION" and "dismiss" as well. With -external there is no
+// election: the addresses are up until it ends, or, with -appointed too, for as long as
+// it is appointed.
 package main
 
 import (
@@ -22,6 +25,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hastd/carp"
 	"hastd/carp/runner"
 	"hastd/carp/vip"
@@ -29,7 +34,7 @@ import (
 
 // node is the program: elections come in, addresses go up and down.
 type node struct {
-	run  *runner.Runner
+	run  *runner.Runner // nil: no election
 	keep *vip.Keeper
 	log  *slog.Logger
 	wake chan struct{}
@@ -40,6 +45,23 @@ type node struct {
 	out    *json.Encoder
 
 	wrongful atomic.Bool
+	until    atomic.Int64 // boot time at which the appointment ends; 0: it has no end
+}
+
+// boot is the time since this machine started.
+func boot() time.Duration {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return time.Duration(ts.Nano())
+}
+
+// left is how much longer an appointed node may hold the addresses.
+func (n *node) left() time.Duration {
+	until := n.until.Load()
+	if until == 0 {
+		return time.Hour
+	}
+	return time.Duration(until) - boot()
 }
 
 func (n *node) say(event string, more ...any) {
@@ -80,6 +102,9 @@ func (n *node) follow(ctx context.Context) {
 		}
 		err := n.keep.Up(ctx, active)
 		n.say("up", "on", active, "error", text(err))
+		if n.run == nil {
+			continue
+		}
 		var taken *vip.Conflict
 		if errors.As(err, &taken) {
 			n.run.Tell(ctx, carp.Event{Kind: carp.EvStanding, Reason: err.Error()})
@@ -120,8 +145,18 @@ func (n *node) orders(ctx context.Context) {
 			ev.Kind = carp.EvTake
 		case "resign":
 			ev.Kind = carp.EvResign
+		case "appoint":
+			ev.Kind, ev.Up = carp.EvAppoint, true
+			if d, err := time.ParseDuration(rest); err == nil {
+				ev.Until = carp.Instant(boot() + d)
+			}
+			n.until.Store(int64(ev.Until))
+		case "dismiss":
+			ev.Kind = carp.EvAppoint
 		}
-		n.run.Tell(ctx, ev)
+		if n.run != nil {
+			n.run.Tell(ctx, ev)
+		}
 	}
 }
 
@@ -138,6 +173,8 @@ func run() error {
 	priority := flag.Uint("priority", 100, "of VRRP")
 	interval := flag.Duration("interval", time.Second, "of VRRP")
 	preempt := flag.Bool("preempt", false, "preempt a lesser master")
+	appointed := flag.Bool("appointed", false, "be master by order alone")
+	external := flag.Bool("external", false, "no election: hold the addresses from the start")
 	lifetime := flag.Duration("lifetime", 0, "of addresses; 0: the master-down time")
 	flag.Parse()
 
@@ -156,7 +193,7 @@ func run() error {
 		Group: "g", ID: uint8(*id), Password: []byte(*pass), Addresses: addrs, Interfaces: strings.Split(*interfaces, ","), Log: n.log,
 		Election: carp.Config{
 			Advbase: uint8(*advbase), Advskew: uint8(*advskew), Priority: uint8(*priority),
-			Interval: carp.Duration(*interval), DeadRatio: 3, Preempt: *preempt,
+			Interval: carp.Duration(*interval), DeadRatio: 3, Preempt: *preempt, Appointed: *appointed,
 		},
 		Changed: func(from, to carp.State, reason string) {
 			n.say("state", "from", from.String(), "to", to.String(), "reason", reason)
@@ -188,12 +225,22 @@ func run() error {
 			*into = append(*into, a)
 		}
 	}
-	n.run = runner.New(o)
-	n.keep = vip.New(vip.Options{
+	v := vip.Options{
 		Group: "g", Addresses: prefixes, Interfaces: o.Interfaces, Lifetime: down, Log: n.log,
-		Ours: n.run.Ours, Rightful: func() bool { return n.run.Rightful() && !n.wrongful.Load() },
-		Lost: func(p netip.Prefix) { n.say("lost", "address", p.String()) },
-	})
+		Lost:  func(p netip.Prefix) { n.say("lost", "address", p.String()) },
+		Taken: func(c *vip.Conflict) { n.say("taken", "address", c.Address.String()) },
+	}
+	if *appointed {
+		o.Heard = func(a carp.Advert) { n.say("heard", "address", a.From.String()) }
+	}
+	if !*external {
+		n.run = runner.New(o)
+		v.Ours, v.Rightful = n.run.Ours, func() bool { return n.run.Rightful() && !n.wrongful.Load() }
+	}
+	if *appointed {
+		v.Until = n.left
+	}
+	n.keep = vip.New(v)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	// What a run that crashed left is taken down, or adopted by the kernel's lifetime.
@@ -203,6 +250,11 @@ func run() error {
 	var wg sync.WaitGroup
 	wg.Go(func() { n.follow(ctx) })
 	go n.orders(ctx) // ends with the process: a read of the standard input does not end otherwise
+	if n.run == nil {
+		n.set(func() { n.master, n.active = true, o.Interfaces[0] })
+		wg.Wait()
+		return nil
+	}
 	go n.run.Tell(ctx, carp.Event{Kind: carp.EvStanding, Fit: true})
 	err := n.run.Run(ctx)
 	stop()
