@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -259,6 +261,11 @@ func (n *node) get(path, want string) {
 	n.t.Helper()
 	defer http.DefaultClient.CloseIdleConnections()
 	r, err := http.Get("http://" + n.http + path)
+	// The control socket, by which it is known to run, is there before this one.
+	for end := time.Now().Add(soon); errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+		r, err = http.Get("http://" + n.http + path)
+	}
 	if err != nil {
 		n.t.Fatal(err)
 	}
