@@ -22,8 +22,8 @@ func master(t *testing.T, h *host, more ...string) *process {
 // (check_lifetime in net/ipv4/devinet.c, addrconf_verify_rtnl in net/ipv6/addrconf.c). It
 // moves its next look to a whole second that is less than a quarter later
 // (ADDRCONF_TIMER_FUZZ), and does not look again within a second (ADDRCONF_TIMER_FUZZ_MAX)
-// unless an address changes: whoever's addresses it saw a moment before, in any namespace,
-// may delay it by that second. Alone on a machine only the quarter is seen.
+// unless an address changes: addresses that it saw a moment before, in older kernels those
+// of any namespace, may delay it by that second. Alone only the quarter is seen.
 const (
 	kernelRounds = 250 * time.Millisecond
 	kernelRests  = time.Second
