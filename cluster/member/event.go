@@ -36,10 +36,11 @@ type Storage struct {
 	Good view.Set
 }
 
-// Answered is the end of an Order: hastd took it, or did not.
+// Answered is the end of an Order: hastd took it, or did not; or, Lost, no answer came,
+// and it may have taken it.
 type Answered struct {
 	Resource string
-	OK       bool
+	OK, Lost bool
 }
 
 // Stopped says that resources are down here and stay so until Own says otherwise; To is

@@ -40,6 +40,7 @@ type resource struct {
 	busy    bool
 	retryAt view.Instant // 0: at once
 
+	holds  bool   // by the view, as it was learned
 	hold   uint64 // a question of the views' machine waits for an answer: its number
 	synced view.Incarnation
 	drop   bool // asked for, by this view
@@ -148,6 +149,7 @@ func (m *Machine) Step(now view.Instant, ev Event) []Effect {
 	m.drain()
 	m.gone()
 	m.drain()
+	m.keep()
 	m.settle()
 	return m.out
 }
@@ -172,6 +174,16 @@ func (m *Machine) gone() {
 	if m.leaves && all && !m.left {
 		m.left = true
 		m.views(view.Leave{On: true})
+	}
+}
+
+// keep takes back what the views did not hear of, or refused: no other view comes of it,
+// and this node stays the owner.
+func (m *Machine) keep() {
+	for _, r := range m.list {
+		if r.giving && r.to == view.Nobody && !m.leaves && !m.v.Gave(r.name) {
+			r.giving, r.want.Owner = false, true
+		}
 	}
 }
 
@@ -296,7 +308,7 @@ func (m *Machine) learned(e view.Learned) {
 				g.Owner, g.Hold = true, mine.Hold
 			}
 		}
-		r.want, r.synced, r.drop, r.hold, r.retryAt, r.giving = g, 0, false, 0, 0, false
+		r.want, r.holds, r.synced, r.drop, r.hold, r.retryAt, r.giving = g, g.Hold, 0, false, 0, 0, false
 		if m.leaves && g.Owner {
 			m.give(r, view.Nobody)
 		}
@@ -351,7 +363,9 @@ func (m *Machine) storage(ev Storage) {
 	}
 }
 
-// answered ends an order. One that was not taken is given again, unless it asked.
+// answered ends an order. One that was not taken is given again, unless it asked. A
+// question without an answer is asked again: hastd may hold, and only whoever knows that
+// ends it with another view.
 func (m *Machine) answered(ev Answered) {
 	r := m.byName[ev.Resource]
 	if r == nil || !r.busy {
@@ -364,10 +378,16 @@ func (m *Machine) answered(ev Answered) {
 	} else {
 		r.retryAt = m.now + view.Instant(retryEvery)
 	}
-	if asked {
+	if asked && !ev.Lost {
 		n := r.hold
 		r.hold, r.want.Adding = 0, 0
 		r.told.Adding = 0
+		if !ev.OK {
+			// hastd would take a hold on trust that it was not asked for, and the peer for
+			// one in sync at the next question.
+			r.want.Hold = r.holds
+			r.synced = 0 // the views' machine takes it so, until hastd says it once more
+		}
 		m.views(view.Held{Resource: r.name, Number: n, OK: ev.OK})
 	}
 }

@@ -20,6 +20,9 @@ type cluster struct {
 	queue []func()
 	deaf  view.Set // nodes whose hastd takes nothing
 	first view.Set // whose replicas are good as configured
+
+	silent  bool // no hastd answers, whatever it does
+	refuses bool // every hastd says no when it is asked whether it may hold
 }
 
 const (
@@ -90,14 +93,17 @@ func (c *cluster) carryOut(id view.NodeID, effects []Effect) {
 		case Order:
 			old := c.told[id][e.Resource]
 			if c.deaf.Has(id) {
-				c.queue = append(c.queue, func() { c.step(id, Answered{e.Resource, false}) })
+				c.queue = append(c.queue, func() { c.step(id, Answered{Resource: e.Resource}) })
 				break
 			}
 			if e.Grant.Generation < old.Generation {
 				c.t.Errorf("node %d orders generation %d after %d", id, e.Grant.Generation, old.Generation)
 			}
-			c.told[id][e.Resource] = e.Grant
-			c.queue = append(c.queue, func() { c.step(id, Answered{e.Resource, true}) })
+			ok := !c.silent && !(c.refuses && e.Grant.Adding != 0)
+			if ok || c.silent {
+				c.told[id][e.Resource] = e.Grant
+			}
+			c.queue = append(c.queue, func() { c.step(id, Answered{Resource: e.Resource, OK: ok, Lost: c.silent}) })
 		case Own:
 			c.own[id][e.Resource] = e.On
 			if g := c.told[id][e.Resource]; e.On && (!g.Owner || g.Until <= c.now) {
@@ -279,4 +285,71 @@ func TestResourceEntersOnceItsReplicasWereCompared(t *testing.T) {
 	if v := c.m[0].View(); v.Resource("data").InSync != view.SetOf(1) || v.Resource("logs") != nil {
 		t.Errorf("%v", v)
 	}
+}
+
+// says is what node 0's hastd says of data: the peer has everything, or writes wait.
+func (c *cluster) says(synced bool) {
+	g := c.told[0]["data"]
+	s := Storage{Resource: "data", Told: g.Generation, Waits: !synced}
+	if synced {
+		s.Synced = g.Peer
+	}
+	c.step(0, s)
+}
+
+// apart is a cluster whose node 0 owns data, and the peer is not in sync.
+func apart(t *testing.T) *cluster {
+	c := newCluster(t)
+	c.until("somebody serves", 5*view.Second, func() bool { return c.owner("data") == 0 })
+	c.says(false)
+	c.until("the peer is out", 2*view.Second, func() bool { return !c.told[0]["data"].Hold })
+	return c
+}
+
+// hastd says no to a question: it holds for nobody by this view, or it would take the
+// peer for one in sync when it is asked again.
+func TestRefusedQuestionLeavesNoHold(t *testing.T) {
+	c := apart(t)
+	c.refuses = true
+	c.says(true)
+	c.run(5 * view.Second)
+	if g := c.told[0]["data"]; g.Hold {
+		t.Errorf("granted %+v after the question was refused", g)
+	}
+	c.refuses = false
+	c.says(false)
+	c.says(true)
+	c.until("the peer counts", 10*view.Second, func() bool { return c.m[0].View().Resource("data").InSync == 3 })
+}
+
+// A question whose answer is lost is asked again: hastd may hold since, and only who
+// knows that can end it.
+func TestQuestionWithoutAnAnswerIsAskedAgain(t *testing.T) {
+	c := apart(t)
+	c.silent = true
+	c.says(true)
+	c.until("hastd holds", 2*view.Second, func() bool { return c.told[0]["data"].Hold })
+	c.run(5 * view.Second)
+	if v := c.m[0].View(); v.Resource("data").InSync != 1 {
+		t.Fatalf("in sync by %v, although nobody said that it is held", v)
+	}
+	c.silent = false
+	c.until("the peer counts", 10*view.Second, func() bool { return c.m[0].View().Resource("data").InSync == 3 })
+}
+
+// What was given up and cannot be handed over stays, and its owner is told to serve:
+// the views refuse, or the node stays after all before they heard.
+func TestOwnerThatKeepsWhatItGaveUpServesAgain(t *testing.T) {
+	c := newCluster(t)
+	c.until("somebody serves", 5*view.Second, func() bool { return c.owner("data") == 0 })
+	c.step(0, Stopped{Resources: []string{"data"}, To: 2}) // a witness
+	if c.own[0]["data"] {
+		t.Error("it may serve what it gives up")
+	}
+	c.until("the wish was refused", 2*view.Second, func() bool { return c.owner("data") == 0 })
+	c.deaf = view.SetOf(0)
+	c.step(0, Leave{})
+	c.step(0, Stay{})
+	c.deaf = 0
+	c.until("it stays", 5*view.Second, func() bool { return c.owner("data") == 0 && c.owner("logs") == 0 })
 }

@@ -359,5 +359,12 @@ func (m *Machine) Owns(resource string) (primary, hold bool) {
 	return h != nil && h.primary, h != nil && h.hold
 }
 
+// Gave says whether this node gave a resource up that it owns by its view: it serves it
+// no more by this one.
+func (m *Machine) Gave(resource string) bool {
+	h := m.holds[resource]
+	return h != nil && h.given
+}
+
 // Waits says what for, if there is a reason for another view and no quorum.
 func (m *Machine) Waits() string { return m.waits }

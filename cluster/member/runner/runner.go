@@ -337,7 +337,8 @@ func (r *Runner) grant(e member.Order) {
 	if err != nil && r.working.Err() == nil {
 		r.o.Log.Debug("hastd did not take what the view allows; it is told again", "resource", e.Resource, "generation", e.Grant.Generation, "reason", err)
 	}
-	r.ended <- member.Answered{Resource: e.Resource, OK: err == nil}
+	// A hastd that died before it answered is another one now, and says so.
+	r.ended <- member.Answered{Resource: e.Resource, OK: err == nil, Lost: err != nil && ctx.Err() != nil}
 }
 
 // poll asks hastd of a resource until the end.
