@@ -11,6 +11,7 @@ import (
 	"text/template"
 	"time"
 
+	"hastd/test/cable"
 	"hastd/test/lab/disk"
 )
 
@@ -45,6 +46,8 @@ type Options struct {
 	Standby     bool          // a second interface in the LAN; replication has a cable of its own
 	Majority    bool          // quorum = "majority"
 	Witness     bool          // a third vipd, on the third host of the LAN
+	TwoLinks    bool          // a second network between all three hosts, for heartbeats and replication
+	Line        bool          // a serial line between the nodes
 }
 
 // Lab is two nodes with a link. Close it.
@@ -52,7 +55,8 @@ type Lab struct {
 	o     Options
 	net   Network
 	Nodes [2]*Node
-	third *witness // nil: none
+	third *witness     // nil: none
+	line  *cable.Cable // nil: none
 }
 
 const port = 8457
@@ -100,6 +104,9 @@ func New(o Options) (*Lab, error) {
 		l.net, err = NewRelay(port)
 	case o.LAN:
 		l.net, err = NewLAN(o.Standby)
+		if err == nil && o.TwoLinks {
+			err = l.net.(*LAN).addSecond()
+		}
 	default:
 		l.net, err = NewNamespaces()
 	}
@@ -114,6 +121,11 @@ func New(o Options) (*Lab, error) {
 			return nil, errors.Join(err, l.Close())
 		}
 		if err := l.makeDisk(n); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	if o.Line {
+		if l.line, err = cable.New(o.Dir); err != nil {
 			return nil, errors.Join(err, l.Close())
 		}
 	}
@@ -180,8 +192,9 @@ exec  = ""
 {{range .Nodes}}
 [node.{{.Side}}]
 id      = {{printf "%d" .Side}}
-address = ["{{.Address}}"]
-hastd.control = "{{.Control}}"
+address = ["{{.Address}}"{{if $.O.TwoLinks}}, "{{.SecondLink}}"{{end}}]
+{{if .Line}}serial = "{{.Line}}"
+{{end}}hastd.control = "{{.Control}}"
 hastd.state   = "{{.State}}"
 vipd.control  = "{{.VipdControl}}"
 vipd.state    = "{{.State}}"
@@ -189,7 +202,7 @@ vipd.http     = ""
 {{end}}
 {{if .O.Witness}}[node.charlie]
 id      = 2
-address = ["10.77.0.50"]
+address = ["10.77.0.50"{{if .O.TwoLinks}}, "10.79.0.50"{{end}}]
 witness = true
 vipd.control  = "{{.Witness}}/vipd.sock"
 vipd.state    = "{{.Witness}}/state"
@@ -254,7 +267,7 @@ func (l *Lab) WriteConfig(n *Node) error {
 	type node struct {
 		Side                                                   Side
 		Address, Control, State, Local, Socket, Second, Device string
-		VipdControl                                            string
+		VipdControl, SecondLink, Line                          string
 	}
 	data := struct {
 		Key   string
@@ -279,7 +292,7 @@ func (l *Lab) WriteConfig(n *Node) error {
 		if m == nil {
 			continue
 		}
-		data.Nodes = append(data.Nodes, node{m.Side, l.net.Address(m.Side, n.Side), m.Control(), m.path("state"), m.Local(), m.Socket(), m.Replica(DeviceResource).Local(), m.Device(), m.VipdControl()})
+		data.Nodes = append(data.Nodes, node{m.Side, l.net.Address(m.Side, n.Side), m.Control(), m.path("state"), m.Local(), m.Socket(), m.Replica(DeviceResource).Local(), m.Device(), m.VipdControl(), secondAddress(Host(m.Side)), l.lineOf(m.Side)})
 	}
 	f, err := os.Create(n.Config())
 	if err != nil {
@@ -360,6 +373,9 @@ func (l *Lab) Close() error {
 	var errs []error
 	if l.third != nil {
 		errs = append(errs, l.third.kill())
+	}
+	if l.line != nil {
+		l.line.Pull()
 	}
 	for _, n := range l.Nodes {
 		if n == nil {
