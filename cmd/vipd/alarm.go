@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hastd/carp"
+	"hastd/carp/vip"
 	"hastd/cluster"
 	crunner "hastd/cluster/runner"
 )
@@ -17,6 +18,13 @@ import (
 func (u *group) onAddressLost(p netip.Prefix) {
 	u.s.event("address", u.conf.Name, p.String(), "", "it was taken away, and is put back")
 	u.machine.Tell(cluster.Event{Kind: cluster.EvMended, Part: addressPart(u.conf, u.parts, p), Err: fmt.Sprintf("%s was taken away by somebody else", p.Addr())})
+}
+
+// onAddressTaken hears that addresses whose time ran out cannot be put back: somebody
+// else has one.
+func (u *group) onAddressTaken(c *vip.Conflict) {
+	u.s.event("address", u.conf.Name, "", "", c.Error())
+	u.machine.Tell(cluster.Event{Kind: cluster.EvLost, Part: u.parts - 1, Err: c.Error()})
 }
 
 // tellMaster is the time between two adverts of one node that the machine hears of.

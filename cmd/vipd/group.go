@@ -96,10 +96,13 @@ func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
 		}
 		o := vip.Options{
 			Group: g.Name, Addresses: prefixes, Interfaces: g.Interfaces, Log: log, Lifetime: lifetime,
-			Lost: u.onAddressLost,
+			Lost: u.onAddressLost, Taken: u.onAddressTaken,
 		}
 		if u.election != nil {
 			o.Ours, o.Rightful = u.election.ours, u.election.rightful
+		}
+		if u.seat != nil {
+			o.Rightful, o.Until = nil, u.seat.left
 		}
 		u.keeper = vip.New(o)
 		a = &address{keeper: u.keeper, interfaces: g.Interfaces, active: u.activeInterface}
@@ -306,6 +309,9 @@ func (u *group) move(ctx context.Context) {
 
 // onElection tells people of a transition, in the words they know.
 func (u *group) onElection(from, to carp.State, reason string) {
+	if u.seat != nil {
+		u.seat.poke()
+	}
 	now := time.Now()
 	u.mu.Lock()
 	took := now.Sub(u.vipSince)

@@ -31,7 +31,9 @@ const reportFresh = 10 * time.Second
 func (s *server) Report() []byte {
 	var r cluster.Report
 	for _, u := range s.groups {
-		r.Groups = append(r.Groups, u.machine.Status().Report)
+		g := u.machine.Status().Report
+		g.Fit = g.Fit && (u.seat == nil || u.seat.linked())
+		r.Groups = append(r.Groups, g)
 	}
 	return r.Append(nil)
 }

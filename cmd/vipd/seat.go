@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hastd/carp"
 	"hastd/cluster"
+	brunner "hastd/cluster/beat/runner"
 	"hastd/cluster/member"
 	mrunner "hastd/cluster/member/runner"
 	"hastd/cluster/view"
@@ -32,6 +34,8 @@ type seat struct {
 	told      string // what the group was told: "", "master", "backup"
 	gaveAt    time.Time
 	appointed view.Instant // until when adverts were told to speak for this node; 0: they do not
+
+	until atomic.Int64 // the end of the lease by which this node is master; 0: it is not
 }
 
 const (
@@ -81,6 +85,21 @@ func (s *seat) Resign(reason string) {
 	s.poke()
 }
 
+// linked says whether an interface of the group has a link. Without one nobody can reach
+// it here.
+func (s *seat) linked() bool {
+	if s.u.election == nil {
+		return true
+	}
+	state, _ := s.u.election.state()
+	return state != carp.Init
+}
+
+// left is how much longer this node may hold the group's addresses.
+func (s *seat) left() time.Duration {
+	return time.Duration(s.until.Load() - int64(brunner.Boot()))
+}
+
 func (s *seat) poke() {
 	select {
 	case s.wake <- struct{}{}:
@@ -118,7 +137,10 @@ func (s *seat) look(ctx context.Context) {
 	}
 	st := s.q.run.Status()
 	mine, all := s.mine(&st)
+	noLink := !s.linked()
 	switch {
+	case all && noLink && s.able():
+		s.tell("backup", "no interface of the group has a link here")
 	case all && resigned.IsZero():
 		s.tell("master", fmt.Sprintf("view %s names this node owner", st.View.Stamp))
 	case !all && (s.told == "master" || st.Up):
@@ -133,6 +155,8 @@ func (s *seat) look(ctx context.Context) {
 		return
 	case !resigned.IsZero():
 		away = reason
+	case noLink:
+		away = "no interface of the group has a link here"
 	case !fit:
 		away = why
 	case st.View.Resource(s.u.conf.Resources[0]) != nil && st.View.Resource(s.u.conf.Resources[0]).Owner != s.q.self:
@@ -164,6 +188,7 @@ func (s *seat) appoint(st *mrunner.Status) {
 	if s.told == "master" {
 		until = st.Lease
 	}
+	s.until.Store(int64(until))
 	if e == nil || until == s.appointed {
 		return
 	}
@@ -247,6 +272,9 @@ func (s *seat) successor(st *mrunner.Status) (view.NodeID, bool) {
 	}
 	return 0, false
 }
+
+// able says whether another node can have the group.
+func (s *seat) able() bool { return s.unable() == "" }
 
 // unable says why no other node can have the group, "" if one can.
 func (s *seat) unable() string {
