@@ -257,3 +257,27 @@ func TestViewPartsFromThePeer(t *testing.T) {
 		}
 	}
 }
+
+// An owner by a committed view need not ask a peer that is gone: its replica counts as in
+// sync, however the node was stopped. Without a view it must.
+func TestOwnerNeedNotAskThePeer(t *testing.T) {
+	for _, quorum := range []bool{true, false} {
+		sb := scriptSuper()
+		sb.PrevRole = metadata.Secondary // and not stopped in order
+		s := newScript(t, sb, func(c *Config) { c.NeedLease = quorum })
+		s.secondary(false)
+		if quorum {
+			alone := s.owner(1)
+			alone.Peer, alone.Hold = 0, false
+			s.granted(alone)
+		}
+		s.role(metadata.Primary)
+		if s.m.job != nil {
+			s.tick(ProbeTime)
+		}
+		s.settle()
+		if is := s.m.role == metadata.Primary; is != quorum {
+			t.Errorf("quorum %v: promoted %v", quorum, is)
+		}
+	}
+}

@@ -316,6 +316,8 @@ func (m *Machine) promotionRefusal(force bool) *Refusal {
 		return nil
 	case m.word == wordSplit:
 		return refuse("split-brain: "+m.wordReason, m.wordHint)
+	case m.leased():
+		return nil // by the view this replica has everything: the peer need not be asked
 	case sb.Resuid == 0 && !up:
 		return refuse("this replica is new and "+peer+" cannot be asked whether it has data", "start "+peer+", or, if it has none: hastctl role primary --force "+m.cfg.Resource)
 	case m.unclean && !up:
