@@ -166,7 +166,7 @@ func FuzzMessage(f *testing.F) {
 		checkBounds(t, m.View)
 		// Whatever is accepted, a machine copes with.
 		for _, st := range []*State{nil, sampleState()} {
-			x, err := New(Config{Self: 1, Seed: 3, Nodes: []NodeConfig{{0, false}, {1, false}, {5, true}}, Resources: []ResourceConfig{{"data", []NodeID{0, 1}, SetOf(0, 1)}}})
+			x, err := New(Config{Self: 1, Seed: 3, Nodes: []NodeConfig{{ID: 0}, {ID: 1}, {ID: 5, Witness: true}}, Resources: []ResourceConfig{{"data", []NodeID{0, 1}, SetOf(0, 1)}}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -162,10 +162,11 @@ const (
 	ForceFailed                       // or was not: Text says why
 	Refused                           // a wish that cannot be: Text says why
 	Gone                              // an older era ended under this node
+	Asks                              // this node asks for another view: Text says why
 )
 
 func (k ReportKind) String() string {
-	return [...]string{"", "waiting", "conflict", "wiped", "forced", "force failed", "refused", "era ended"}[k]
+	return [...]string{"", "waiting", "conflict", "wiped", "forced", "force failed", "refused", "era ended", "asks for a view"}[k]
 }
 
 func (Persist) effect() {}

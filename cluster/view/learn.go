@@ -8,7 +8,7 @@ func (m *Machine) start(s Start) {
 		m.fresh()
 	case s.Stored.Node != m.cfg.Self:
 		m.fresh()
-		m.report(Wiped, m.cfg.Self, "the stored state is node %d's", s.Stored.Node)
+		m.report(Wiped, m.cfg.Self, "the stored state is that of node %s", m.name(s.Stored.Node))
 	case s.Stored.View.stamp().Number() < s.Floor:
 		m.fresh()
 		m.report(Wiped, m.cfg.Self, "the stored state ends at view %s; this node has known %d.%d", s.Stored.View.stamp(), s.Floor>>32, uint32(s.Floor))
@@ -37,7 +37,7 @@ func (m *Machine) restored(from NodeID, serial uint64) {
 	m.fresh()
 	m.ph, m.up, m.force, m.askAt = idle, false, nil, 0
 	clear(m.holds)
-	m.report(Wiped, m.cfg.Self, "node %d saw change %d of this node's state, which ends at %d: it was put back from an older copy", from, serial, was)
+	m.report(Wiped, m.cfg.Self, "node %s saw change %d of this node's state, which ends at %d: it was put back from an older copy", m.name(from), serial, was)
 	m.emit(Learned{View: &View{}})
 }
 
@@ -51,7 +51,7 @@ func (m *Machine) learn(v *View) {
 	old := m.st.View
 	m.st.View, m.st.Prom, m.st.Acc = v, Round{}, nil
 	m.changed()
-	m.ph, m.askAt, m.tries, m.waits = idle, 0, 0, ""
+	m.ph, m.askAt, m.tries, m.waits, m.asked = idle, 0, 0, "", ""
 	m.up = v.names(m.cfg.Self, m.st.Inc)
 	for i := range v.Resources {
 		r := &v.Resources[i]
@@ -76,7 +76,7 @@ func (m *Machine) learn(v *View) {
 	m.granted(v)
 	m.emit(Learned{v, m.mine()})
 	if old != nil && old.Stamp.Era != v.Stamp.Era && v.Origin.By != m.cfg.Self {
-		m.report(Gone, v.Origin.By, "a person began era %d on node %d (%s): what was done apart from it since view %s is not part of it", v.Stamp.Era, v.Origin.By, v.Origin.How, old.Stamp)
+		m.report(Gone, v.Origin.By, "a person began era %d on node %s (%s): what was done apart from it since view %s is not part of it", v.Stamp.Era, m.name(v.Origin.By), v.Origin.How, old.Stamp)
 	}
 }
 

@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Instant is a reading of a monotonic clock; Duration is a span of it. Both count
@@ -20,10 +21,12 @@ const (
 
 func (i Instant) add(d Duration) Instant { return i + Instant(d) }
 
-// NodeConfig is a configured node.
+// NodeConfig is a configured node. Its name is for what people are told, and for
+// nothing else.
 type NodeConfig struct {
 	ID      NodeID
 	Witness bool
+	Name    string
 }
 
 // ResourceConfig is a configured resource. First are the nodes whose replica is good
@@ -133,6 +136,7 @@ type Machine struct {
 	askAt   Instant // when a standing reason leads to a round; 0: no reason stands
 	tries   int     // rounds that failed since the last view
 	waits   string  // the last Waiting
+	asked   string  // the last Asks
 }
 
 // New makes a machine; Start begins it.
@@ -282,6 +286,30 @@ func (m *Machine) send(to NodeID, msg Message) {
 		msg.ToInc, msg.Seen = s.Inc, s.Serial
 	}
 	m.emit(Send{&msg})
+}
+
+// name and names are for people.
+func (m *Machine) name(id NodeID) string {
+	if id == Nobody {
+		return "nobody"
+	}
+	for i := range m.cfg.Nodes {
+		if n := &m.cfg.Nodes[i]; n.ID == id && n.Name != "" {
+			return n.Name
+		}
+	}
+	return fmt.Sprint(id)
+}
+
+func (m *Machine) names(s Set) string {
+	if s == 0 {
+		return "none"
+	}
+	var list []string
+	for _, id := range s.IDs() {
+		list = append(list, m.name(id))
+	}
+	return strings.Join(list, " ")
 }
 
 func (m *Machine) report(k ReportKind, node NodeID, format string, args ...any) {

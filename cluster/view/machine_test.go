@@ -32,14 +32,14 @@ func newCluster(t *testing.T, cfg Config) *cluster {
 
 func pair() Config {
 	return Config{
-		Nodes:     []NodeConfig{{0, false}, {1, false}},
+		Nodes:     []NodeConfig{{ID: 0}, {ID: 1}},
 		Resources: []ResourceConfig{{"data", []NodeID{0, 1}, SetOf(0, 1)}},
 	}
 }
 
 func withWitness() Config {
 	c := pair()
-	c.Nodes = append(c.Nodes, NodeConfig{2, true})
+	c.Nodes = append(c.Nodes, NodeConfig{ID: 2, Witness: true})
 	return c
 }
 

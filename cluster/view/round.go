@@ -21,7 +21,7 @@ func (m *Machine) receive(msg *Message) {
 	if rel == apart {
 		if o.apart != msg.Stamp {
 			o.apart = msg.Stamp
-			m.report(Conflict, msg.From, "node %d has view %s of another chain than this node's %s: both sides were forced; force once more on the side that is to stay", msg.From, msg.Stamp, m.st.View.stamp())
+			m.report(Conflict, msg.From, "node %s has view %s of another chain than this node's %s: both sides were forced; force once more on the side that is to stay", m.name(msg.From), msg.Stamp, m.st.View.stamp())
 		}
 		return
 	}
@@ -134,7 +134,7 @@ func (m *Machine) onRefuse(msg *Message) {
 // fail ends a round without a view; the next one waits longer.
 func (m *Machine) fail() {
 	if m.force != nil {
-		m.report(ForceFailed, m.cfg.Self, "nodes %s did not answer: see that they are down, or heard, and order it again", m.want&^m.voted())
+		m.report(ForceFailed, m.cfg.Self, "nodes %s did not answer: see that they are down, or heard, and order it again", m.names(m.want&^m.voted()))
 	}
 	m.ph, m.force = idle, nil
 	for _, h := range m.holds {
@@ -261,7 +261,7 @@ func (m *Machine) publish() {
 	if m.force != nil {
 		m.force = nil
 		m.learn(m.prop)
-		m.report(Forced, m.cfg.Self, "view %s was committed by order of %s, without asking nodes %s", m.prop.Stamp, m.prop.Origin.Who, m.all&^m.prop.Set())
+		m.report(Forced, m.cfg.Self, "view %s was committed by order of %s, without asking nodes %s", m.prop.Stamp, m.prop.Origin.Who, m.names(m.all&^m.prop.Set()))
 		m.tell()
 		return
 	}

@@ -220,17 +220,17 @@ func (m *Machine) reason(all Set) (why string, mine bool) {
 		return "a group's state is ordered", true
 	}
 	if all != v.Set() {
-		return fmt.Sprintf("the nodes are %s, not %s", all, v.Set()), false
+		return fmt.Sprintf("the nodes are %s, not %s", m.names(all), m.names(v.Set())), false
 	}
 	for _, id := range all.IDs() {
 		if o := m.others[id]; o != nil && !v.names(id, o.inc) {
-			return fmt.Sprintf("node %d is new", id), false
+			return fmt.Sprintf("node %s is new", m.name(id)), false
 		}
 	}
 	for i := range v.Resources {
 		r := &v.Resources[i]
 		if next := pickOwner(v, r.InSync&all&v.Set(), r.Owner, Nobody); next != r.Owner {
-			return fmt.Sprintf("%s should be owned by node %d", r.Name, next), false
+			return fmt.Sprintf("%s should be owned by %s", r.Name, m.name(next)), false
 		}
 	}
 	for i := range m.cfg.Resources {
@@ -256,7 +256,7 @@ func (m *Machine) steer() {
 	m.waits = ""
 	why, mine := m.reason(all)
 	if why == "" {
-		m.askAt, m.tries = 0, 0
+		m.askAt, m.tries, m.asked = 0, 0, ""
 		return
 	}
 	if m.askAt == 0 {
@@ -270,6 +270,10 @@ func (m *Machine) steer() {
 		m.askAt = at.add(Duration(m.random() % uint64(stagger/4)))
 	}
 	if m.now >= m.askAt {
+		if m.asked != why { // not at every try
+			m.asked = why
+			m.report(Asks, m.cfg.Self, "%s", why)
+		}
 		m.ask(all, nil)
 	}
 }
@@ -280,11 +284,11 @@ func (m *Machine) wait() {
 	v := m.st.View
 	switch {
 	case v == nil:
-		s = fmt.Sprintf("no view is known: the first one needs all nodes, each new; heard both ways: %s", m.links())
+		s = fmt.Sprintf("no view is known: the first one needs all nodes, each new; heard both ways: %s", m.names(m.links()))
 	case !v.names(m.cfg.Self, m.st.Inc):
-		s = fmt.Sprintf("view %s of nodes %s does not name this node as it is now: it waits to be taken in", v.Stamp, v.Set())
+		s = fmt.Sprintf("view %s of nodes %s does not name this node as it is now: it waits to be taken in", v.Stamp, m.names(v.Set()))
 	default:
-		s = fmt.Sprintf("view %s of nodes %s, leader %d: heard both ways: %s, which is not enough", v.Stamp, v.Set(), v.Leader(), m.links())
+		s = fmt.Sprintf("view %s of nodes %s, leader %s: heard both ways: %s, which is not enough", v.Stamp, m.names(v.Set()), m.name(v.Leader()), m.names(m.links()))
 		if !m.up {
 			s += " (a node that starts needs more than half)"
 		}
@@ -303,7 +307,7 @@ func (m *Machine) wishMove(w Move) {
 	case w.Force && !r.Nodes.Has(m.cfg.Self):
 		m.report(Refused, m.cfg.Self, "this node has no replica of %s", w.Resource)
 	case !w.Force && !r.InSync.Has(w.To):
-		m.report(Refused, w.To, "node %d is not in sync of %s (in sync: %s); only force makes it owner", w.To, w.Resource, r.InSync)
+		m.report(Refused, w.To, "node %s is not in sync of %s (in sync: %s); only force makes it owner", m.name(w.To), w.Resource, m.names(r.InSync))
 	case !w.Force && r.Owner == w.To:
 	default:
 		m.moves[w.Resource] = w

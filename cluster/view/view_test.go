@@ -90,14 +90,14 @@ func TestSets(t *testing.T) {
 }
 
 func TestConfigs(t *testing.T) {
-	nodes := []NodeConfig{{0, false}, {1, false}, {2, true}}
+	nodes := []NodeConfig{{ID: 0}, {ID: 1}, {ID: 2, Witness: true}}
 	for name, c := range map[string]Config{
 		"not among the nodes": {Self: 3, Nodes: nodes},
-		"an id twice":         {Nodes: []NodeConfig{{0, false}, {0, false}}},
-		"an id too high":      {Nodes: []NodeConfig{{0, false}, {64, false}}},
+		"an id twice":         {Nodes: []NodeConfig{{ID: 0}, {ID: 0}}},
+		"an id too high":      {Nodes: []NodeConfig{{ID: 0}, {ID: 64}}},
 		"too many nodes":      {Nodes: make([]NodeConfig, MaxNodes+1)},
 		"on a witness":        {Nodes: nodes, Resources: []ResourceConfig{{"a", []NodeID{0, 2}, 0}}},
-		"on three nodes":      {Nodes: append(nodes, NodeConfig{3, false}), Resources: []ResourceConfig{{"a", []NodeID{0, 1, 3}, 0}}},
+		"on three nodes":      {Nodes: append(nodes, NodeConfig{ID: 3}), Resources: []ResourceConfig{{"a", []NodeID{0, 1, 3}, 0}}},
 		"nowhere":             {Nodes: nodes, Resources: []ResourceConfig{{"a", nil, 0}}},
 		"good elsewhere":      {Nodes: nodes, Resources: []ResourceConfig{{"a", []NodeID{0}, SetOf(1)}}},
 		"no name":             {Nodes: nodes, Resources: []ResourceConfig{{"", []NodeID{0, 1}, 0}}},
