@@ -49,9 +49,10 @@ type Options struct {
 	// Send sends to another node, once; it may be lost.
 	Send func(to view.NodeID, kind Kind, body []byte)
 	// Own is told when this node may serve a resource, and when no more; Learned of
-	// every view. Neither may block, nor call back.
-	Own     func(resource string, on bool)
-	Learned func(*view.View)
+	// every view; Reported what the views' machine says. None may block, nor call back.
+	Own      func(resource string, on bool)
+	Learned  func(*view.View)
+	Reported func(view.Report)
 }
 
 const (
@@ -74,6 +75,15 @@ type Status struct {
 	Owns  map[string]bool
 	Last  string // the last report
 	Since time.Time
+	// Decided is the last decision.
+	Decided Decision
+}
+
+// Decision is what a view changed, for people.
+type Decision struct {
+	At   time.Time
+	What string
+	Why  string // as the node knows that asked for it; "" on the others
 }
 
 // Runner is one node's part. Run it.
@@ -90,8 +100,9 @@ type Runner struct {
 	working context.Context
 	wg      sync.WaitGroup
 
-	failed error // the owner's: why it must end
-	stamp  view.Stamp
+	failed error      // the owner's: why it must end
+	was    *view.View // the last one that was told
+	asked  string     // why this node asked for a view, if it did since
 	owns   map[string]bool
 
 	mu     sync.Mutex
@@ -287,9 +298,10 @@ func (r *Runner) step(ev member.Event) {
 		return
 	}
 	r.carry(r.m.Step(r.o.Now(), ev))
-	if v := r.m.View(); v != nil && v.Stamp != r.stamp {
-		r.stamp = v.Stamp
+	if v := r.m.View(); v != nil && (r.was == nil || v.Stamp != r.was.Stamp) {
 		r.tell(v)
+		r.decided(r.was, v)
+		r.was, r.asked = v, ""
 		if r.o.Learned != nil {
 			r.o.Learned(v)
 		}
@@ -369,7 +381,7 @@ func (r *Runner) note() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &r.status
-	next := Status{View: r.m.View(), Inc: r.m.Inc(), Up: r.m.Up(), Waits: r.m.Waits(), Heard: r.nodes, Lease: r.m.Lease(), Owns: s.Owns, Last: s.Last, Since: s.Since}
+	next := Status{View: r.m.View(), Inc: r.m.Inc(), Up: r.m.Up(), Waits: r.m.Waits(), Heard: r.nodes, Lease: r.m.Lease(), Owns: s.Owns, Last: s.Last, Since: s.Since, Decided: s.Decided}
 	if !maps.Equal(r.owns, s.Owns) {
 		next.Owns = maps.Clone(r.owns)
 	}
