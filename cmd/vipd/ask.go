@@ -75,7 +75,7 @@ func (q *quorum) answer(ctx context.Context, a ask) {
 		q.mu.Unlock()
 		return
 	}
-	v := q.run.Status().View
+	v := q.run().Status().View
 	if v == nil || v.Resource(a.resource) == nil || v.Resource(a.resource).Owner != q.self {
 		return // the other one hears of the view
 	}
@@ -84,7 +84,7 @@ func (q *quorum) answer(ctx context.Context, a ask) {
 		return
 	}
 	q.s.o.Log.Info("a resource is given up: another node asks for it", "resource", a.resource, "node", q.name(a.from))
-	_ = q.run.Do(ctx, member.Stopped{Resources: []string{a.resource}, To: a.from})
+	_ = q.run().Do(ctx, member.Stopped{Resources: []string{a.resource}, To: a.from})
 }
 
 // mayGive says why a resource is not given up, "" if it is.
@@ -123,7 +123,7 @@ func (q *quorum) acquire(ctx context.Context, resource string) error {
 	delete(q.refused, resource)
 	q.mu.Unlock()
 	for {
-		st, changed := q.run.Status(), q.run.Changed()
+		st, changed := q.run().Status(), q.run().Changed()
 		if st.Owns[resource] {
 			return nil
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -22,6 +23,8 @@ const (
 	maxTold = 64
 )
 
+var errEnded = errors.New("the heartbeats ended")
+
 // beats carries the reports of groups between the nodes, in heartbeats.
 type beats struct {
 	s     *server
@@ -29,6 +32,7 @@ type beats struct {
 	names map[beat.NodeID]string
 	told  chan beat.Effect
 	end   context.CancelFunc
+	ended <-chan struct{}
 	wg    sync.WaitGroup
 }
 
@@ -60,7 +64,7 @@ func (s *server) startBeats() {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	b.end = cancel
+	b.end, b.ended = cancel, ctx.Done()
 	b.wg.Go(func() {
 		if err := b.run.Run(ctx); err != nil {
 			s.o.Log.Error("heartbeats ended", "reason", err)
@@ -68,11 +72,29 @@ func (s *server) startBeats() {
 	})
 	b.wg.Go(func() { b.report(ctx) })
 	b.wg.Go(func() { b.take(ctx) })
-	s.beats = b
+	s.beats.Store(b)
 }
 
 func beatNode(n *conf.Node) brunner.Node {
 	return brunner.Node{ID: n.ID, Name: n.Name, Addresses: n.Addresses, Serial: n.Serial}
+}
+
+// status is what is known of the other nodes; nothing once it has ended.
+func (b *beats) status(ctx context.Context) ([]beat.NodeStatus, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-b.ended:
+			cancel(errEnded)
+		case <-ctx.Done():
+		}
+	}()
+	list, err := b.run.Status(ctx)
+	if err != nil && context.Cause(ctx) == errEnded {
+		return nil, nil
+	}
+	return list, err
 }
 
 // stop says goodbye.

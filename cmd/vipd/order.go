@@ -146,7 +146,7 @@ func (u *group) awaitOwner(ctx context.Context) error {
 	limit := time.NewTimer(resignFor)
 	defer limit.Stop()
 	for {
-		changed, st := u.seat.q.run.Changed(), u.seat.q.run.Status()
+		changed, st := u.seat.q.run().Changed(), u.seat.q.run().Status()
 		r := st.View.Resource(u.conf.Resources[0])
 		if r != nil && r.Owner != u.seat.q.self && r.Owner != view.Nobody {
 			return nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hastd/cluster/beat"
@@ -43,15 +44,17 @@ const (
 type quorum struct {
 	s    *server
 	self view.NodeID
-	run  *mrunner.Runner
 	ids  map[string]view.NodeID
 	send chan parcel
 	asks chan ask
-	end  context.CancelFunc
-	wait chan struct{} // closed when everything has ended
+	opts mrunner.Options
+	cur  atomic.Pointer[mrunner.Runner]
 
 	mu      sync.Mutex
-	refused map[string]string // by resource: why it is not given up where it is
+	end     context.CancelFunc // nil: it takes no part
+	wait    chan struct{}      // closed when everything has ended
+	failed  error              // why it had to end
+	refused map[string]string  // by resource: why it is not given up where it is
 }
 
 // parcel is something for another node.
@@ -68,18 +71,14 @@ func newQuorum(s *server) (*quorum, error) {
 	c := s.o.Conf
 	q := &quorum{
 		s: s, self: view.NodeID(s.o.Node.ID), ids: map[string]view.NodeID{}, send: make(chan parcel, maxParcels), asks: make(chan ask, maxAsks),
-		wait: make(chan struct{}), refused: map[string]string{},
+		refused: map[string]string{},
 	}
 	if err := os.MkdirAll(s.vipd.State, 0o755); err != nil {
 		return nil, exit.New(exit.Config, "vipd.state names the folder", "the cluster's view cannot be stored: %w", err)
 	}
-	var seed [8]byte
-	if _, err := rand.Read(seed[:]); err != nil {
-		return nil, fmt.Errorf("a random number: %w", err)
-	}
 	o := mrunner.Options{
 		Config: member.Config{
-			View:  view.Config{Self: q.self, Rejoin: view.Duration(c.Cluster.Rejoin), Seed: binary.BigEndian.Uint64(seed[:])},
+			View:  view.Config{Self: q.self, Rejoin: view.Duration(c.Cluster.Rejoin)},
 			Lease: view.Duration(c.Cluster.Lease), Every: view.Duration(c.Cluster.Heartbeat.Interval),
 		},
 		Names: map[view.NodeID]string{}, Storage: grants{newStorage(s.hastd.Control), q}, Store: store.Open(filepath.Join(s.vipd.State, viewFile)),
@@ -89,7 +88,7 @@ func newQuorum(s *server) (*quorum, error) {
 	for _, n := range c.Nodes {
 		id := view.NodeID(n.ID)
 		q.ids[n.Name], o.Names[id] = id, n.Name
-		o.Config.View.Nodes = append(o.Config.View.Nodes, view.NodeConfig{ID: id, Witness: n.Witness})
+		o.Config.View.Nodes = append(o.Config.View.Nodes, view.NodeConfig{ID: id, Witness: n.Witness, Name: n.Name})
 		for _, r := range c.ResourceOn(n.Name) {
 			resources[r.Name] = append(resources[r.Name], id)
 			if id == q.self {
@@ -102,21 +101,43 @@ func newQuorum(s *server) (*quorum, error) {
 			o.Config.View.Resources = append(o.Config.View.Resources, view.ResourceConfig{Name: r.Name, Nodes: nodes})
 		}
 	}
-	var err error
-	if q.run, err = mrunner.New(o); err != nil {
-		return nil, exit.New(exit.Config, "hastctl check tells more", "%w", err)
-	}
-	return q, nil
+	q.opts = o
+	return q, q.renew()
 }
+
+// renew makes a runner for another life of the node.
+func (q *quorum) renew() error {
+	var seed [8]byte
+	if _, err := rand.Read(seed[:]); err != nil {
+		return fmt.Errorf("a random number: %w", err)
+	}
+	o := q.opts
+	o.Config.View.Seed = binary.BigEndian.Uint64(seed[:])
+	run, err := mrunner.New(o)
+	if err != nil {
+		return exit.New(exit.Config, "hastctl check tells more", "%w", err)
+	}
+	q.cur.Store(run)
+	return nil
+}
+
+// run is the runner of this life.
+func (q *quorum) run() *mrunner.Runner { return q.cur.Load() }
 
 // start begins to take part, over the heartbeats.
 func (q *quorum) start() {
 	ctx, cancel := context.WithCancel(context.Background())
-	q.end = cancel
-	ended := make(chan struct{})
+	ended, wait := make(chan struct{}), make(chan struct{})
+	q.mu.Lock()
+	q.end, q.wait, q.failed = cancel, wait, nil
+	q.mu.Unlock()
+	run := q.run()
 	go func() {
 		defer close(ended)
-		if err := q.run.Run(ctx); err != nil {
+		if err := run.Run(ctx); err != nil {
+			q.mu.Lock()
+			q.failed = err
+			q.mu.Unlock()
 			q.s.o.Log.Error("this node takes no part in the cluster any more and serves nothing: mend what vipd.state stands on, then start vipd again", "reason", err)
 		}
 	}()
@@ -126,7 +147,7 @@ func (q *quorum) start() {
 		q.answers(ctx)
 	}()
 	go func() {
-		defer close(q.wait)
+		defer close(wait)
 		q.carry(ctx)
 		<-answering
 		<-ended
@@ -135,24 +156,41 @@ func (q *quorum) start() {
 
 // stop ends it: what the others are to know was said before.
 func (q *quorum) stop() {
-	if q != nil && q.end != nil {
-		q.end()
-		<-q.wait
+	if q == nil {
+		return
 	}
+	q.mu.Lock()
+	end, wait := q.end, q.wait
+	q.end = nil
+	q.mu.Unlock()
+	if end != nil {
+		end()
+		<-wait
+	}
+}
+
+// takesPart says whether it was started and not stopped, and why it ended all the same.
+func (q *quorum) takesPart() (bool, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.end != nil && q.failed == nil, q.failed
 }
 
 // leave tells the others that this node goes, and waits until they know.
 func (q *quorum) leave() {
-	if q == nil || q.end == nil {
+	if q == nil {
+		return
+	}
+	if on, _ := q.takesPart(); !on {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveLimit)
 	defer cancel()
-	if q.run.Do(ctx, member.Leave{}) != nil {
+	if q.run().Do(ctx, member.Leave{}) != nil {
 		return
 	}
 	for {
-		changed, st := q.run.Changed(), q.run.Status()
+		changed, st := q.run().Changed(), q.run().Status()
 		gone := st.View == nil || !st.Up
 		if st.View != nil && st.Up {
 			m := st.View.Member(q.self)
@@ -163,8 +201,6 @@ func (q *quorum) leave() {
 		}
 		select {
 		case <-changed:
-		case <-q.wait:
-			return
 		case <-ctx.Done():
 			q.s.o.Log.Warn("the others could not be told that this node leaves: they find out by its silence")
 			return
@@ -197,7 +233,7 @@ func (q *quorum) carry(ctx context.Context) {
 		case p := <-q.send:
 			ev := beat.Event{Kind: beat.EvSend, To: beat.SetOf(beat.NodeID(p.to)), Body: beat.Body{Kind: p.kind, Data: p.body}}
 			ev.OnSerial = len(p.body) <= beat.MaxSerialBody
-			if b := q.s.beats; b != nil && b.run.Order(ctx, ev) != nil {
+			if b := q.s.beats.Load(); b != nil && b.run.Order(ctx, ev) != nil {
 				return
 			}
 		}
@@ -209,11 +245,11 @@ func (q *quorum) hear(e beat.Effect) {
 	id := view.NodeID(e.Node)
 	switch {
 	case e.Kind == beat.EffNode:
-		q.run.Node(id, e.Up)
+		q.run().Node(id, e.Up)
 	case e.Kind == beat.EffDeliver && e.Body.Kind == kindView:
-		q.run.Deliver(id, mrunner.KindView, e.Body.Data)
+		q.run().Deliver(id, mrunner.KindView, e.Body.Data)
 	case e.Kind == beat.EffDeliver && e.Body.Kind == kindLease:
-		q.run.Deliver(id, mrunner.KindLease, e.Body.Data)
+		q.run().Deliver(id, mrunner.KindLease, e.Body.Data)
 	case e.Kind == beat.EffDeliver && e.Body.Kind == kindAsk:
 		if a, err := readAsk(id, e.Body.Data); err == nil {
 			select {
@@ -222,15 +258,6 @@ func (q *quorum) hear(e beat.Effect) {
 			}
 		}
 	}
-}
-
-// owner is the node that a view names, "" for none.
-func (q *quorum) owner(v *view.View, resource string) string {
-	r := v.Resource(resource)
-	if r == nil || r.Owner == view.Nobody {
-		return ""
-	}
-	return q.name(r.Owner)
 }
 
 func (q *quorum) name(id view.NodeID) string {

@@ -112,7 +112,7 @@ func (s *seat) run(ctx context.Context) {
 	tick := time.NewTicker(seatEvery)
 	defer tick.Stop()
 	for {
-		changed := s.q.run.Changed()
+		changed := s.q.run().Changed()
 		s.look(ctx)
 		select {
 		case <-ctx.Done():
@@ -135,7 +135,7 @@ func (s *seat) look(ctx context.Context) {
 	if !joined {
 		return
 	}
-	st := s.q.run.Status()
+	st := s.q.run().Status()
 	mine, all := s.mine(&st)
 	noLink := !s.linked()
 	switch {
@@ -237,7 +237,7 @@ func (s *seat) hand(ctx context.Context, st *mrunner.Status, mine []string, why 
 	}
 	s.gaveAt = time.Now()
 	s.u.s.o.Log.Info("the group is handed over", "group", s.u.conf.Name, "node", s.q.name(to), "reason", why)
-	_ = s.q.run.Do(ctx, member.Stopped{Resources: mine, To: to})
+	_ = s.q.run().Do(ctx, member.Stopped{Resources: mine, To: to})
 }
 
 // down says whether nothing of the group is up here or on its way.
@@ -278,7 +278,7 @@ func (s *seat) able() bool { return s.unable() == "" }
 
 // unable says why no other node can have the group, "" if one can.
 func (s *seat) unable() string {
-	st := s.q.run.Status()
+	st := s.q.run().Status()
 	if st.View == nil {
 		return "no view of the cluster is known"
 	}

@@ -36,8 +36,8 @@ type server struct {
 	console crunner.Console
 	fencer  atomic.Pointer[frunner.Fencer] // nil: toc is off
 	peers   peers
-	beats   *beats  // nil: none
-	quorum  *quorum // nil: quorum is off
+	beats   atomic.Pointer[beats] // nil: none
+	quorum  *quorum               // nil: quorum is off
 	wg      sync.WaitGroup
 
 	reloading sync.Mutex // one reload at a time
@@ -56,7 +56,7 @@ func start(o daemon.Setup) (*server, error) {
 	}
 	s.startBeats()
 	if s.quorum != nil {
-		if s.beats == nil {
+		if s.beats.Load() == nil {
 			return nil, errors.Join(exit.New(exit.Config, "the log says what is wrong with them", `quorum = "majority" needs heartbeats`), s.Stop())
 		}
 		s.quorum.start()
@@ -120,7 +120,7 @@ func (s *server) Stop() error {
 	s.disarm() // what could not be taken down is for the next vipd, which finds it
 	s.quorum.leave()
 	s.quorum.stop()
-	s.beats.stop() // the others have heard that everything is down
+	s.beats.Load().stop() // the others have heard that everything is down
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	s.servers.Stop(ctx)
@@ -157,7 +157,7 @@ func (s *server) Alive(within time.Duration) bool {
 			return false
 		}
 	}
-	return s.quorum == nil || s.quorum.run.Alive(ctx)
+	return s.quorum == nil || s.quorum.run().Alive(ctx)
 }
 
 // The backend of the API.

@@ -80,7 +80,7 @@ func (n *Node) StartVipd() error {
 			return true, fmt.Errorf("lab: vipd on %v ended at once: %v\n%s", n.Side, v.err, n.VipdLog())
 		default:
 		}
-		_, err := n.Group()
+		err := newAPI(n.VipdControl()).call(http.MethodGet, "/v1/version", 5*time.Second, nil, nil)
 		return err == nil, err
 	})
 }

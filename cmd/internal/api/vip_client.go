@@ -44,3 +44,9 @@ func (c GroupClient) VIPs(ctx context.Context) (VIPs, error) {
 	var v VIPs
 	return v, c.call(ctx, "GET", "/v1/vip", nil, &v)
 }
+
+// Cluster asks for the cluster as the node knows it.
+func (c GroupClient) Cluster(ctx context.Context) (Cluster, error) {
+	var x Cluster
+	return x, c.call(ctx, "GET", "/v1/cluster", nil, &x)
+}

@@ -15,6 +15,7 @@ type GroupBackend interface {
 	Groups() []Group
 	VIPs() []VIP
 	ClusterSummary() Summary
+	ClusterBackend
 	// Order waits until an order (of GroupOrders) is carried out, refused, or ctx
 	// ends. Part is only for clear. Errors are *exit.Error or the context's.
 	Order(ctx context.Context, group, order, part string) error
@@ -31,6 +32,7 @@ func NewGroupHandler(b GroupBackend) http.Handler {
 		mux.HandleFunc("POST /v1/groups/{name}/{order}", s.order)
 		mux.HandleFunc("GET /v1/vip", s.vips)
 		mux.HandleFunc("GET /v1/summary", s.summary)
+		clusterRoutes(mux, b)
 	})
 }
 

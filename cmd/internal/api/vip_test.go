@@ -43,6 +43,18 @@ func (f *fakeGroups) VIPs() []VIP {
 	}}
 }
 
+func (f *fakeGroups) Cluster(context.Context) (Cluster, error) {
+	return Cluster{
+		Node: "alpha", Name: "office", Quorum: "majority", Generation: "1.7", Leader: "alpha", Waits: "view 1.7 of nodes alpha bravo: not enough",
+		Era: &Era{"others-are-down", "alpha", "root", since}, Votes: &Votes{2, 2, 1, "alpha", true}, Decision: &Decision{since, "excluded: charlie", "by order of a person"}, LeaseLeftMS: 2400,
+		Nodes: []ClusterNode{{
+			Name: "bravo", ID: 1, State: "member", Incarnation: "0123456789abcdef", Reason: "nothing heard for 3.0 s", Hears: []string{"alpha"},
+			Links: []Link{{"link 0", "down", 3000, "no carrier here"}}, ClockAheadMS: 1500, Differences: []Difference{{"cluster.lease", "3s", "2s"}}, Addresses: []string{"192.0.2.2"},
+		}},
+		Resources: []ClusterResource{{"data", "alpha", []string{"alpha"}, []string{"alpha", "bravo"}, true, true}},
+	}, nil
+}
+
 func (f *fakeGroups) ClusterSummary() Summary {
 	return Summary{
 		Node: "alpha", Systems: []SystemSummary{{"alpha", "running", false}, {"bravo", "unknown", true}},
@@ -52,7 +64,7 @@ func (f *fakeGroups) ClusterSummary() Summary {
 
 // The answers are a contract: see docs/api.md.
 func TestGroupAnswersGolden(t *testing.T) {
-	for path, golden := range map[string]string{"/v1/groups": "testdata/groups.json", "/v1/vip": "testdata/vip.json", "/v1/summary": "testdata/summary.json"} {
+	for path, golden := range map[string]string{"/v1/groups": "testdata/groups.json", "/v1/vip": "testdata/vip.json", "/v1/summary": "testdata/summary.json", "/v1/cluster": "testdata/cluster.json"} {
 		rec := httptest.NewRecorder()
 		NewGroupHandler(&fakeGroups{}).ServeHTTP(rec, httptest.NewRequest("GET", path, nil))
 		var got bytes.Buffer
@@ -126,6 +138,9 @@ func TestGroupClient(t *testing.T) {
 	}
 	if s, err := c.Summary(t.Context()); err != nil || len(s.Systems) != 2 || s.Groups[0].State != "faulted" {
 		t.Errorf("%+v, %v", s, err)
+	}
+	if x, err := c.Cluster(t.Context()); err != nil || x.Votes.TieBreak != "alpha" || x.Nodes[0].Links[0].SilentMS != 3000 {
+		t.Errorf("%+v, %v", x, err)
 	}
 	if v, err := c.VIPs(t.Context()); err != nil || v.VIPs[0].Adverts.Refused["auth"] != 3 {
 		t.Errorf("%+v, %v", v, err)

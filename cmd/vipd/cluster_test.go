@@ -1,0 +1,28 @@
+package main
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// With quorum off the nodes and links are told all the same.
+func TestClusterWithQuorumOff(t *testing.T) {
+	n := newNode(t, "")
+	n.run()
+	for end := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
+		c, err := n.c.Cluster(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Quorum != "off" || c.Generation != "" || c.Votes != nil || len(c.Nodes) != 2 || !c.Nodes[0].Self || c.Nodes[1].Heard || c.Nodes[1].State != "unknown" {
+			t.Fatalf("%+v", c)
+		}
+		if l := c.Nodes[1].Links; len(l) == 1 && l[0].State == "down" && l[0].SilentMS == -1 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no link: %+v", c)
+		}
+	}
+}
