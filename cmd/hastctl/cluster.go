@@ -75,6 +75,9 @@ func printCluster(w io.Writer, c api.Cluster, colour bool) {
 			line("lease", "%s left", silence(c.LeaseLeftMS))
 		}
 	}
+	if !c.Joined && c.Generation != "" {
+		line("joined", "no: this is what the node remembers; it waits to be taken in")
+	}
 	if c.Waits != "" {
 		line("waiting", "%s", c.Waits)
 	}

@@ -11,7 +11,7 @@ import (
 func TestClusterTable(t *testing.T) {
 	at := time.Date(2026, 11, 22, 10, 0, 1, 0, time.Local)
 	c := api.Cluster{
-		Node: "alpha", Name: "office", Quorum: "majority", Generation: "1.7", Leader: "alpha", LeaseLeftMS: 2400,
+		Node: "alpha", Name: "office", Quorum: "majority", Generation: "1.7", Leader: "alpha", LeaseLeftMS: 2400, Joined: true,
 		Era: &api.Era{How: "others-are-down", By: "alpha", Who: "root", When: at}, Votes: &api.Votes{Members: 2, Needed: 2, Heard: 1, TieBreak: "alpha", Quorate: true},
 		Decision: &api.Decision{Time: at, What: "excluded: charlie", Why: "the nodes are alpha bravo, not alpha bravo charlie"},
 		Waits:    "view 1.7 of nodes alpha bravo, leader alpha",

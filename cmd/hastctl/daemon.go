@@ -12,6 +12,7 @@ import (
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/build"
 	"hastd/cmd/internal/exit"
+	"hastd/conf"
 )
 
 // all stands for every resource of the node.
@@ -30,7 +31,12 @@ written), the secondary (it follows the primary), or neither.
 It waits until the change is done. A promotion that would lose data is refused
 and says why; --force overrides that where it can be overridden, is logged and
 recorded on disk. A demotion is refused while the device is in use; --force cuts
-its users, whose requests end in errors.`,
+its users, whose requests end in errors.
+
+With quorum = "majority" a promotion asks vipd first: the cluster's view must name this
+node owner. Who owns the resource gives it up if it is not primary there; a resource of
+a group moves with the group ("hastctl group switch"). --force makes this node owner
+although its replica is not in sync: what it lacks is lost.`,
 		Example: "  hastctl role primary data\n  hastctl role secondary all",
 		Args:    cobra.ExactArgs(2),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, s string) ([]string, cobra.ShellCompDirective) {
@@ -47,6 +53,7 @@ its users, whose requests end in errors.`,
 				return exit.New(exit.Usage, "write primary, secondary or init before the name", "there is no role %q", args[0])
 			}
 			return a.command(cmd.Context(), args[1], "role", api.RoleRequest{Role: args[0], Force: force},
+				a.ownership(args[0], force),
 				func(r api.Resource, node string) string { return fmt.Sprintf("%s: %s on %s", r.Name, r.Role, node) })
 		},
 	}
@@ -92,16 +99,37 @@ func (a *app) simple(name, short, long string, body any) *cobra.Command {
 		Use: name + " NAME|all", Short: short, Long: long,
 		Args: cobra.ExactArgs(1), ValidArgsFunction: once(a.completeNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.command(cmd.Context(), args[0], name, body, func(r api.Resource, node string) string {
+			return a.command(cmd.Context(), args[0], name, body, nil, func(r api.Resource, node string) string {
 				return fmt.Sprintf("%s: %s, %s on %s", r.Name, r.Connection, r.Status, node)
 			})
 		},
 	}
 }
 
-// command posts one command for one resource or all of them. text is what people
-// read of a success.
-func (a *app) command(ctx context.Context, name, command string, body any, text func(r api.Resource, node string) string) error {
+// ownership is what has to be done before a promotion: with quorum = "majority" vipd is
+// asked that the cluster's view name this node. It is nil where nobody needs to be asked.
+func (a *app) ownership(role string, force bool) func(ctx context.Context, name string) error {
+	if role != "primary" {
+		return nil
+	}
+	c, err := a.config()
+	if err != nil || c.Cluster.Quorum != conf.QuorumMajority {
+		return nil // a wrong file is told where it is needed
+	}
+	return func(ctx context.Context, name string) error {
+		n, err := a.self(c)
+		if err != nil {
+			return err
+		}
+		_, vipd := c.Effective(n)
+		_, err = api.NewGroupClient(vipd.Control, a.timeout).Own(ctx, name, force)
+		return err
+	}
+}
+
+// command posts one command for one resource or all of them, each after what before
+// does. text is what people read of a success.
+func (a *app) command(ctx context.Context, name, command string, body any, before func(ctx context.Context, name string) error, text func(r api.Resource, node string) string) error {
 	c, err := a.client()
 	if err != nil {
 		return err
@@ -126,6 +154,11 @@ func (a *app) command(ctx context.Context, name, command string, body any, text 
 		done.Node = v.Node
 	}
 	err = a.eachOf(names, func(name string) error {
+		if before != nil {
+			if err := before(ctx, name); err != nil {
+				return err
+			}
+		}
 		r, err := c.Command(ctx, name, command, body)
 		if err != nil {
 			return err

@@ -18,10 +18,19 @@ import (
 // ask is what one node asks another, or answers.
 type ask struct {
 	from     view.NodeID
-	refuses  bool
+	kind     askKind
 	resource string
 	why      string // of a refusal
 }
+
+// askKind is what it is about.
+type askKind byte
+
+const (
+	asksFor askKind = iota // give it up
+	refuses                // it is not given up
+	inUse                  // it is not, and is used where it is owned
+)
 
 const (
 	maxAsks   = 16
@@ -35,24 +44,20 @@ const (
 
 var errAsk = errors.New("a question of another node cannot be read")
 
-// append writes it: format, whether it refuses, the length of the name, the name, and
-// for a refusal the reason.
+// append writes it: format, kind, the length of the name, the name, and for a refusal the
+// reason.
 func (a ask) append(b []byte) []byte {
-	no := byte(0)
-	if a.refuses {
-		no = 1
-	}
-	b = append(b, askFormat, no, byte(len(a.resource)))
+	b = append(b, askFormat, byte(a.kind), byte(len(a.resource)))
 	b = append(b, a.resource...)
 	return append(b, a.why[:min(len(a.why), maxWhy)]...)
 }
 
 func readAsk(from view.NodeID, b []byte) (ask, error) {
-	if len(b) < 3 || b[0] != askFormat || b[1] > 1 || len(b) < 3+int(b[2]) || len(b) > 3+int(b[2])+maxWhy {
+	if len(b) < 3 || b[0] != askFormat || b[1] > byte(inUse) || len(b) < 3+int(b[2]) || len(b) > 3+int(b[2])+maxWhy {
 		return ask{}, errAsk
 	}
 	n := 3 + int(b[2])
-	return ask{from, b[1] == 1, string(b[3:n]), string(b[n:])}, nil
+	return ask{from, askKind(b[1]), string(b[3:n]), string(b[n:])}, nil
 }
 
 // answers answers what other nodes ask.
@@ -69,9 +74,9 @@ func (q *quorum) answers(ctx context.Context) {
 
 // answer gives a resource up that another node asks for, or says why not.
 func (q *quorum) answer(ctx context.Context, a ask) {
-	if a.refuses {
+	if a.kind != asksFor {
 		q.mu.Lock()
-		q.refused[a.resource] = a.why
+		q.refused[a.resource] = a
 		q.mu.Unlock()
 		return
 	}
@@ -79,8 +84,8 @@ func (q *quorum) answer(ctx context.Context, a ask) {
 	if v == nil || v.Resource(a.resource) == nil || v.Resource(a.resource).Owner != q.self {
 		return // the other one hears of the view
 	}
-	if why := q.mayGive(ctx, v.Resource(a.resource), a.from); why != "" {
-		q.parcel(a.from, kindAsk, ask{refuses: true, resource: a.resource, why: why}.append(nil))
+	if kind, why := q.mayGive(ctx, v.Resource(a.resource), a.from); why != "" {
+		q.parcel(a.from, kindAsk, ask{kind: kind, resource: a.resource, why: why}.append(nil))
 		return
 	}
 	q.s.o.Log.Info("a resource is given up: another node asks for it", "resource", a.resource, "node", q.name(a.from))
@@ -88,34 +93,40 @@ func (q *quorum) answer(ctx context.Context, a ask) {
 }
 
 // mayGive says why a resource is not given up, "" if it is.
-func (q *quorum) mayGive(ctx context.Context, r *view.Resource, to view.NodeID) string {
+func (q *quorum) mayGive(ctx context.Context, r *view.Resource, to view.NodeID) (askKind, string) {
 	here := q.s.Node()
-	for _, u := range q.s.groups {
-		if u.seat != nil && slices.Contains(u.conf.Resources, r.Name) {
-			return fmt.Sprintf("group %s decides about it; on node %s: hastctl group switch %s", u.conf.Name, here, u.conf.Name)
-		}
-	}
-	if !r.InSync.Has(to) {
-		return fmt.Sprintf("the replica on node %s is not in sync", q.name(to))
+	if u := q.seated(r.Name); u != nil {
+		return inUse, fmt.Sprintf("group %s decides about it; on node %s: hastctl group switch %s", u.conf.Name, here, u.conf.Name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	st := newStorage(q.s.hastd.Control)
 	x, err := st.Replica(ctx, r.Name)
 	switch {
-	case err != nil && st.Gone(err):
-		return ""
-	case err != nil:
-		return fmt.Sprintf("hastd on node %s does not say whether it is used there", here)
-	case x.Role == "primary":
-		return fmt.Sprintf("it is primary on node %s; there: hastctl role secondary %s", here, r.Name)
+	case err != nil && !st.Gone(err):
+		return refuses, fmt.Sprintf("hastd on node %s does not say whether it is used there", here)
+	case err == nil && x.Role == "primary":
+		return inUse, fmt.Sprintf("it is primary on node %s; there: hastctl role secondary %s", here, r.Name)
+	case !r.InSync.Has(to):
+		return refuses, fmt.Sprintf("the replica on node %s is not in sync", q.name(to))
 	}
-	return ""
+	return 0, ""
 }
 
-// acquire waits until this node owns a resource, and asks who does for it.
-func (q *quorum) acquire(ctx context.Context, resource string) error {
-	limit := time.NewTimer(moveLimit)
+// seated is the group for which a seat decides about a resource, or nil.
+func (q *quorum) seated(resource string) *group {
+	for _, u := range q.s.groups {
+		if u.seat != nil && slices.Contains(u.conf.Resources, resource) {
+			return u
+		}
+	}
+	return nil
+}
+
+// acquire waits until this node owns a resource, and asks who does for it; forced: until
+// a view that was ordered by force says so, and nobody is asked.
+func (q *quorum) acquire(ctx context.Context, resource string, forced bool) error {
+	began, limit := time.Now(), time.NewTimer(moveLimit)
 	defer limit.Stop()
 	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
@@ -136,7 +147,9 @@ func (q *quorum) acquire(ctx context.Context, resource string) error {
 			why = "it is in no view yet: the replicas were not compared"
 		case r.Owner == q.self:
 			why = "this node owns it, and has no lease yet"
-		case !r.InSync.Has(q.self):
+		case forced:
+			why = "no view that names it owner was committed"
+		case !r.InSync.Has(q.self) && time.Since(began) > peerWait: // two that have just met agree within a moment
 			return exit.New(exit.Refused, "hastctl status tells how far the sync is; hastctl cluster status tells who is in sync",
 				"the replica of %s on node %s is not in sync", resource, q.s.Node())
 		case r.Owner == view.Nobody:
@@ -145,8 +158,8 @@ func (q *quorum) acquire(ctx context.Context, resource string) error {
 			q.mu.Lock()
 			no := q.refused[resource]
 			q.mu.Unlock()
-			if no != "" {
-				return exit.New(exit.Refused, "hastctl cluster status tells who owns what", "node %s owns %s: %s", q.name(r.Owner), resource, no)
+			if no.kind == inUse || no.why != "" && r.InSync.Has(q.self) {
+				return exit.New(exit.Refused, "hastctl cluster status tells who owns what", "node %s owns %s: %s", q.name(r.Owner), resource, no.why)
 			}
 			why = fmt.Sprintf("node %s owns it and does not answer", q.name(r.Owner))
 			q.parcel(r.Owner, kindAsk, ask{resource: resource}.append(nil))

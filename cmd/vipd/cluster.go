@@ -104,7 +104,7 @@ func (s *server) nodeName(id int) string {
 
 // describe adds what the view says.
 func (q *quorum) describe(c *api.Cluster, st mrunner.Status) {
-	c.Waits = st.Waits
+	c.Waits, c.Joined = st.Waits, st.Up
 	if left := st.Lease - view.Instant(brunner.Boot()); st.Lease != 0 && left > 0 {
 		c.LeaseLeftMS = int64(time.Duration(left) / time.Millisecond)
 	}
@@ -144,6 +144,9 @@ func (q *quorum) describe(c *api.Cluster, st mrunner.Status) {
 // a tie.
 func (q *quorum) votes(st *mrunner.Status) *api.Votes {
 	v := st.View
+	if v == nil {
+		return nil
+	}
 	heard := st.Heard & v.Set()
 	if m := v.Member(q.self); m != nil && m.Inc == st.Inc {
 		heard |= view.SetOf(q.self)

@@ -4,12 +4,17 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"hastd/cmd/internal/exit"
 )
 
 // With quorum off the nodes and links are told all the same.
 func TestClusterWithQuorumOff(t *testing.T) {
 	n := newNode(t, "")
 	n.run()
+	if _, err := n.c.Own(context.Background(), "data", false); exit.CodeOf(err) != exit.Refused || exit.HintOf(err) == "" {
+		t.Errorf("ownership with quorum off: %v", err)
+	}
 	for end := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
 		c, err := n.c.Cluster(context.Background())
 		if err != nil {

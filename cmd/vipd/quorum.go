@@ -54,7 +54,7 @@ type quorum struct {
 	end     context.CancelFunc // nil: it takes no part
 	wait    chan struct{}      // closed when everything has ended
 	failed  error              // why it had to end
-	refused map[string]string  // by resource: why it is not given up where it is
+	refused map[string]ask     // by resource: why it is not given up where it is
 }
 
 // parcel is something for another node.
@@ -71,7 +71,7 @@ func newQuorum(s *server) (*quorum, error) {
 	c := s.o.Conf
 	q := &quorum{
 		s: s, self: view.NodeID(s.o.Node.ID), ids: map[string]view.NodeID{}, send: make(chan parcel, maxParcels), asks: make(chan ask, maxAsks),
-		refused: map[string]string{},
+		refused: map[string]ask{},
 	}
 	if err := os.MkdirAll(s.vipd.State, 0o755); err != nil {
 		return nil, exit.New(exit.Config, "vipd.state names the folder", "the cluster's view cannot be stored: %w", err)
@@ -323,7 +323,7 @@ type acquiring struct {
 // Role switches a role, once this node may.
 func (a acquiring) Role(ctx context.Context, resource, role string, force bool) error {
 	if role == "primary" {
-		if err := a.q.acquire(ctx, resource); err != nil {
+		if err := a.q.acquire(ctx, resource, false); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 type Cluster struct {
 	Quorum, Generation, Leader, Waits string
 	LeaseLeftMS                       int64 `json:"lease_left_ms"`
+	Joined                            bool
 	Era                               struct{ How, By, Who string }
 	Votes                             struct {
 		Members, Needed, Heard int

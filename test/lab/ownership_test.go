@@ -48,3 +48,67 @@ func TestClusterStatus(t *testing.T) {
 	out, _, _ = l.Nodes[Bravo].Hastctl("cluster", "status")
 	t.Log("\n" + out)
 }
+
+// TestPromotionAsksForAView: with votes a promotion is a view that names the node.
+func TestPromotionAsksForAView(t *testing.T) {
+	t.Parallel()
+	l := newVoters(t)
+	alpha, bravo := l.Nodes[Alpha], l.Nodes[Bravo]
+	ok := func(n *Node, args ...string) {
+		t.Helper()
+		if out, errs, code := n.Hastctl(args...); code != 0 {
+			t.Fatalf("%v: hastctl %v: status %d: %s%s\n%s", n.Side, args, code, out, errs, l.Tails(5))
+		}
+	}
+	not := func(want int, word, hint string, n *Node, args ...string) {
+		t.Helper()
+		out, errs, code := n.Hastctl(args...)
+		if code != want || !strings.Contains(errs, word) || !strings.Contains(errs, "hint: ") || !strings.Contains(errs, hint) {
+			t.Fatalf("%v: hastctl %v: status %d, want %d and %q: %s%s\n%s", n.Side, args, code, want, word, out, errs, l.Tails(5))
+		}
+	}
+	settled := func(n *Node) { // a first promotion compares the replicas once more
+		t.Helper()
+		must(t, l.AwaitComplete(20*time.Second))
+		_, err := n.WaitCluster("both replicas in sync", 20*time.Second, bothInSync)
+		must(t, err)
+	}
+	ok(alpha, "role", "primary", Resource)
+	settled(bravo)
+	not(CodeRefused, "it is primary on node alpha", "hastctl", bravo, "role", "primary", Resource)
+	not(CodeRefused, "it is primary on node alpha", "hastctl node stop", bravo, "role", "primary", Resource, "--force")
+	settled(bravo)
+	ok(alpha, "role", "secondary", Resource)
+	ok(bravo, "role", "primary", Resource)
+	c, err := bravo.Cluster()
+	must(t, err)
+	if owner, _ := c.Owner(); owner != "bravo" {
+		t.Errorf("promoted without a view: %+v", c)
+	}
+	settled(bravo)
+
+	// Without vipd nobody is asked.
+	must(t, alpha.KillVipd())
+	not(69, "vipd is not running", "start vipd", alpha, "role", "primary", Resource)
+
+	// Bravo goes on without alpha's replica, and loses its own storage daemon then: alpha
+	// is behind.
+	must(t, alpha.Kill())
+	_, err = bravo.WaitCluster("alpha out of sync", 20*time.Second, func(c Cluster) bool {
+		_, in := c.Owner()
+		return len(in) == 1 && in[0] == "bravo"
+	})
+	must(t, err)
+	must(t, bravo.Kill())
+	must(t, alpha.Start())
+	must(t, alpha.StartVipd())
+	_, err = alpha.WaitCluster("that it is a member", 30*time.Second, func(c Cluster) bool { return c.Joined && c.Votes.Quorate })
+	must(t, err)
+	not(CodeRefused, "is not in sync", "cluster status", alpha, "role", "primary", Resource)
+	ok(alpha, "role", "primary", Resource, "--force")
+	c, err = alpha.Cluster()
+	must(t, err)
+	if owner, in := c.Owner(); owner != "alpha" || len(in) != 1 {
+		t.Errorf("by force: %+v", c)
+	}
+}

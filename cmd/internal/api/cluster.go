@@ -17,6 +17,9 @@ type Cluster struct {
 	Decision   *Decision `json:"decision"` // the last one
 	// LeaseLeftMS is for how long this node may still serve what it owns; 0: it may not.
 	LeaseLeftMS int64 `json:"lease_left_ms"`
+	// Joined says that this node learned, since vipd started, a view that names it. Until
+	// then the view shown is the one that it remembers.
+	Joined bool `json:"joined"`
 	// Waits says what for, if there should be another view and cannot be.
 	Waits string `json:"waits"`
 
@@ -95,4 +98,11 @@ type ClusterResource struct {
 	Nodes  []string `json:"nodes"`   // that have a replica
 	Forced bool     `json:"forced"`  // the owner became it by force, in this view
 	Serves bool     `json:"serves"`  // this node may serve it now
+}
+
+// OwnRequest is the body of POST /v1/resources/NAME/own to vipd: a view is to name this
+// node owner.
+type OwnRequest struct {
+	// Force: whatever the replica here lacks.
+	Force bool `json:"force,omitempty"`
 }

@@ -50,3 +50,9 @@ func (c GroupClient) Cluster(ctx context.Context) (Cluster, error) {
 	var x Cluster
 	return x, c.call(ctx, "GET", "/v1/cluster", nil, &x)
 }
+
+// Own waits until the cluster's view gives a resource to the node.
+func (c GroupClient) Own(ctx context.Context, resource string, force bool) (Cluster, error) {
+	var x Cluster
+	return x, c.call(ctx, "POST", "/v1/resources/"+url.PathEscape(resource)+"/own", OwnRequest{force}, &x)
+}

@@ -46,13 +46,17 @@ func (f *fakeGroups) VIPs() []VIP {
 func (f *fakeGroups) Cluster(context.Context) (Cluster, error) {
 	return Cluster{
 		Node: "alpha", Name: "office", Quorum: "majority", Generation: "1.7", Leader: "alpha", Waits: "view 1.7 of nodes alpha bravo: not enough",
-		Era: &Era{"others-are-down", "alpha", "root", since}, Votes: &Votes{2, 2, 1, "alpha", true}, Decision: &Decision{since, "excluded: charlie", "by order of a person"}, LeaseLeftMS: 2400,
+		Era: &Era{"others-are-down", "alpha", "root", since}, Votes: &Votes{2, 2, 1, "alpha", true}, Decision: &Decision{since, "excluded: charlie", "by order of a person"}, LeaseLeftMS: 2400, Joined: true,
 		Nodes: []ClusterNode{{
 			Name: "bravo", ID: 1, State: "member", Incarnation: "0123456789abcdef", Reason: "nothing heard for 3.0 s", Hears: []string{"alpha"},
 			Links: []Link{{"link 0", "down", 3000, "no carrier here"}}, ClockAheadMS: 1500, Differences: []Difference{{"cluster.lease", "3s", "2s"}}, Addresses: []string{"192.0.2.2"},
 		}},
 		Resources: []ClusterResource{{"data", "alpha", []string{"alpha"}, []string{"alpha", "bravo"}, true, true}},
 	}, nil
+}
+
+func (f *fakeGroups) Own(ctx context.Context, resource string, force bool) error {
+	return f.order(ctx, resource, "own", map[bool]string{true: "by force"}[force])
 }
 
 func (f *fakeGroups) ClusterSummary() Summary {
@@ -107,6 +111,10 @@ func TestGroupRequests(t *testing.T) {
 		{"POST", "/v1/groups/data/offline", "", context.DeadlineExceeded, 409, exit.Again, "data offline "},
 		{"POST", "/v1/groups/data/offline", "", exit.New(exit.Refused, "unfreeze it", "it is frozen"), 403, exit.Refused, "data offline "},
 		{"POST", "/v1/groups/data/offline", "", errors.New("a bug"), 500, exit.Internal, "data offline "},
+		{"POST", "/v1/resources/data/own", "", nil, 200, 0, "data own "},
+		{"POST", "/v1/resources/data/own", `{"force":true}`, nil, 200, 0, "data own by force"},
+		{"POST", "/v1/resources/data/own", "", context.DeadlineExceeded, 409, exit.Again, "data own "},
+		{"POST", "/v1/resources/data/own", `{"part":"app"}`, nil, 400, exit.Usage, ""},
 		{"DELETE", "/v1/groups/data", "", nil, 404, exit.Usage, ""},
 	} {
 		told := ""
