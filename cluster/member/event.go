@@ -50,11 +50,13 @@ type Stopped struct {
 	To        view.NodeID
 }
 
-// Leave says that this node leaves, and that everything it owns is down. Stay takes that
-// back.
+// Leaving says that this node is about to leave, and still serves what it owns: the
+// others need not wait for it where they can do without. Leave says that it leaves, and
+// that everything it owns is down. Stay takes both back.
 type (
-	Leave struct{}
-	Stay  struct{}
+	Leaving struct{}
+	Leave   struct{}
+	Stay    struct{}
 )
 
 // Effect is what the shell has to do. Those of the views' machine (view.Persist,

@@ -128,6 +128,8 @@ func (m *Machine) Step(now view.Instant, ev Event) []Effect {
 				m.give(r, ev.To)
 			}
 		}
+	case Leaving:
+		m.views(view.Leave{On: true})
 	case Leave:
 		m.leaves = true
 		for _, r := range m.list {
@@ -173,7 +175,7 @@ func (m *Machine) gone() {
 	}
 	if m.leaves && all && !m.left {
 		m.left = true
-		m.views(view.Leave{On: true})
+		m.views(view.Leave{On: true, Gave: true})
 	}
 }
 

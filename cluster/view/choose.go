@@ -67,9 +67,14 @@ func (m *Machine) chooseResource(base, v *View, r *Resource, own bool) {
 		}
 		want = w.To
 	}
-	r.Owner = pickOwner(v, s&present, r.Owner, want)
+	can := s & present
 	h := m.holds[r.Name]
-	r.Handed = own && was == self && r.Owner != self && h != nil && h.given
+	gave := own && was == self && h != nil && h.given
+	if gave {
+		can &^= SetOf(self)
+	}
+	r.Owner = pickOwner(v, can, r.Owner, want)
+	r.Handed = gave
 }
 
 // recordAbsent notes which life of an absent node is in sync. Whom there is no room for
@@ -97,25 +102,21 @@ func (v *View) inSync() Set {
 	return s
 }
 
-// pickOwner chooses among the present nodes in sync: who is wanted, else who owns
-// already, else the lowest; one that is leaving only if all are.
+// pickOwner chooses among the present nodes in sync: who is wanted, else who owns already,
+// else the lowest that is not leaving.
 func pickOwner(v *View, can Set, now, want NodeID) NodeID {
-	var staying Set
-	for _, id := range can.IDs() {
-		if !v.Member(id).Leaving {
-			staying |= SetOf(id)
-		}
-	}
-	if staying != 0 {
-		can = staying
-	}
 	switch {
 	case can.Has(want):
 		return want
 	case can.Has(now):
 		return now
 	}
-	return can.lowest() // Nobody of none
+	for _, id := range can.IDs() {
+		if !v.Member(id).Leaving {
+			return id
+		}
+	}
+	return Nobody
 }
 
 // enters says whether a configured resource that no view had yet may enter one of these

@@ -64,9 +64,10 @@ type Move struct {
 // SetGroup asks for a group's administrative state; "" removes it.
 type SetGroup struct{ Group Group }
 
-// Leave says that this node wants to leave, or no longer wants to. One that leaves has
-// stopped serving what it owns, as with Move.
-type Leave struct{ On bool }
+// Leave says that this node wants to leave, or no longer wants to: it leads no more where
+// another can, and gets nothing new to own. What it owns it keeps and may serve until it
+// moves that, is gone, or says that it Gave all of it up, as with Move.
+type Leave struct{ On, Gave bool }
 
 // Guard says until when nothing may be taken from a node: it may still serve by a lease
 // (cluster/lease).

@@ -224,7 +224,7 @@ func (m *Machine) Step(now Instant, ev Event) []Effect {
 	case Leave:
 		m.leaving = ev.On
 		for _, h := range m.holds {
-			h.given = h.given || h.primary && ev.On
+			h.given = h.given || h.primary && ev.On && ev.Gave
 		}
 	case Guard:
 		if ev.Node <= MaxNodeID {

@@ -341,7 +341,7 @@ func TestAbsentInSyncWiped(t *testing.T) {
 func TestLeavingMovesWhatItOwns(t *testing.T) {
 	c := newCluster(t, pair())
 	c.beats(8, SetOf(0, 1))
-	c.step(0, Leave{true})
+	c.step(0, Leave{true, true})
 	c.beats(8, SetOf(0, 1))
 	v := c.m[1].View()
 	if v.Resource("data").Owner != 1 || !v.Members[0].Leaving || v.Leader() != 1 {
@@ -366,7 +366,7 @@ func TestLeavingOfTwoInSyncOfOneEach(t *testing.T) {
 	c.step(0, Drop{"data"})
 	c.step(1, Drop{"logs"})
 	c.beats(20, both)
-	c.step(0, Leave{true})
+	c.step(0, Leave{true, true})
 	c.beats(8, both)
 	if v := c.m[1].View(); v.Resource("data").InSync != SetOf(0) || v.Resource("logs").InSync != SetOf(1) || !v.Members[0].Leaving {
 		t.Fatalf("%v", v)
@@ -603,5 +603,40 @@ func TestStorageIsToldAgain(t *testing.T) {
 	c.step(0, Storage{})
 	if len(c.mine[0]) != 0 {
 		t.Errorf("told to own %+v", c.mine[0])
+	}
+}
+
+// TestLeavingServesOn: a leader that is about to leave and still serves is not in the way
+// of the other node: the trap of a stop that takes long while the links are cut.
+func TestLeavingServesOn(t *testing.T) {
+	c := newCluster(t, pair())
+	both := SetOf(0, 1)
+	c.beats(8, both)
+	c.step(0, Leave{On: true})
+	c.beats(8, both)
+	if v := c.m[1].View(); v.Resource("data").Owner != 0 || !v.Members[0].Leaving || v.Leader() != 1 || len(c.mine[0]) != 1 {
+		t.Fatalf("%v", v)
+	}
+	c.beats(20, SetOf(0), SetOf(1))
+	if v := c.m[1].View(); v.Set() != SetOf(1) || v.Resource("data").Owner != 1 {
+		t.Errorf("who stays: %v, waits %q", v, c.m[1].Waits())
+	}
+	if v := c.m[0].View(); v.Set() != both {
+		t.Errorf("who leaves went on alone: %v", v)
+	}
+	// One that gave up what nobody else can have leaves it to nobody, until it stays.
+	c = newCluster(t, pair())
+	c.beats(8, both)
+	c.step(0, Drop{"data"})
+	c.beats(20, both)
+	c.step(0, Leave{On: true, Gave: true})
+	c.beats(8, both)
+	if v := c.m[1].View(); v.Resource("data").Owner != Nobody {
+		t.Errorf("%v", v)
+	}
+	c.step(0, Leave{})
+	c.beats(8, both)
+	if v := c.m[1].View(); v.Resource("data").Owner != 0 {
+		t.Errorf("%v", v)
 	}
 }

@@ -34,8 +34,10 @@ const (
 	// storageEvery is the time between two questions to hastd what a resource needs of
 	// the views.
 	storageEvery = 100 * time.Millisecond
-	// leaveLimit bounds how long an ending vipd waits for a view without it.
-	leaveLimit = 3 * time.Second
+	// leavingLimit and leaveLimit bound how long an ending vipd waits for a view that
+	// says so, before and after everything is down.
+	leavingLimit = time.Second
+	leaveLimit   = 3 * time.Second
 	// viewFile is the stored view's, in the folder of the state.
 	viewFile = "view"
 )
@@ -176,27 +178,44 @@ func (q *quorum) takesPart() (bool, error) {
 	return q.end != nil && q.failed == nil, q.failed
 }
 
-// leave tells the others that this node goes, and waits until they know.
+// leaving tells the others that this node is about to go, before anything is taken down:
+// a stop that takes long must not be in their way.
+func (q *quorum) leaving() { q.say(member.Leaving{}, leavingLimit, q.isLeaving) }
+
+// leave tells them that it has nothing left.
 func (q *quorum) leave() {
+	q.say(member.Leave{}, leaveLimit, func(v *view.View) bool {
+		for i := range v.Resources {
+			if v.Resources[i].Owner == q.self {
+				return false
+			}
+		}
+		return q.isLeaving(v)
+	})
+}
+
+func (q *quorum) isLeaving(v *view.View) bool {
+	m := v.Member(q.self)
+	return m == nil || m.Leaving
+}
+
+// say tells the others something, and waits until a view says it, too.
+func (q *quorum) say(ev member.Event, limit time.Duration, done func(*view.View) bool) {
 	if q == nil {
 		return
 	}
 	if on, _ := q.takesPart(); !on {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaveLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	if q.run().Do(ctx, member.Leave{}) != nil {
+	r := q.run()
+	if r.Do(ctx, ev) != nil {
 		return
 	}
 	for {
-		changed, st := q.run().Changed(), q.run().Status()
-		gone := st.View == nil || !st.Up
-		if st.View != nil && st.Up {
-			m := st.View.Member(q.self)
-			gone = m == nil || m.Leaving
-		}
-		if gone {
+		changed, st := r.Changed(), r.Status()
+		if st.View == nil || !st.Up || done(st.View) {
 			return
 		}
 		select {

@@ -114,6 +114,7 @@ func startWith(o daemon.Setup, out outside) (*server, error) {
 // Stop takes all groups down at once, each within its own limits.
 func (s *server) Stop() error {
 	s.o.Log.Info("vipd stops: the groups go down")
+	s.quorum.leaving()
 	s.cancel()
 	s.hub.Close()
 	s.wg.Wait()

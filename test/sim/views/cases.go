@@ -269,7 +269,7 @@ func Twice(shape int, victim view.NodeID, step int, opt Options) (r Result, ende
 	last := w.nodes[len(w.nodes)-1]
 	w.move(c.Name, c.Nodes[1], w.nodes[c.Nodes[1]])
 	last.step(view.SetGroup{Group: view.Group{Name: "g", State: "frozen"}})
-	w.nodes[c.Nodes[0]].step(view.Leave{On: true})
+	w.nodes[c.Nodes[0]].step(view.Leave{On: true, Gave: true})
 	w.runFor(w.span(2*second, 4*second))
 	w.until("one view of the others, or a reason to wait", func() bool {
 		for _, n := range w.nodes {

@@ -93,7 +93,7 @@ var faults = []fault{
 		w.move(c.Name, c.Nodes[w.rng.IntN(len(c.Nodes))], n)
 	}},
 	{"leave", 2, always, func(w *World) {
-		w.any().step(view.Leave{On: w.chance(0.7)})
+		w.any().step(view.Leave{On: w.chance(0.7), Gave: w.chance(0.7)})
 	}},
 	{"group state", 2, always, func(w *World) {
 		s := [...]string{"", "offline", "online", "frozen"}[w.rng.IntN(4)]
