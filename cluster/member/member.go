@@ -24,6 +24,10 @@ type Config struct {
 const (
 	// retryEvery is how soon hastd is told again what it did not take.
 	retryEvery = 200 * view.Millisecond
+	// dropAfter is how long writes wait before a view without the peer is asked for: a
+	// connection that is lost is often there again by another path, and who is out of the
+	// view must be copied to.
+	dropAfter = 300 * view.Millisecond
 	// patience is how many leases a node lets run out a lease before it renews and
 	// confirms again: views are proposed in the meantime.
 	patience = 3
@@ -43,8 +47,9 @@ type resource struct {
 	holds  bool   // by the view, as it was learned
 	hold   uint64 // a question of the views' machine waits for an answer: its number
 	synced view.Incarnation
-	drop   bool // asked for, by this view
-	own    bool // as told last
+	drop   bool         // asked for, by this view
+	waits  view.Instant // since when writes wait; 0: they do not
+	own    bool         // as told last
 
 	giving bool        // it is given up by this view: hastd is told so first
 	to     view.NodeID // who shall have it
@@ -148,6 +153,7 @@ func (m *Machine) Step(now view.Instant, ev Event) []Effect {
 		m.resume = 0
 		m.leases(lease.Resume{})
 	}
+	m.impatient()
 	m.drain()
 	m.gone()
 	m.drain()
@@ -206,6 +212,9 @@ func (m *Machine) Deadline() (view.Instant, bool) {
 	for _, r := range m.list {
 		if !r.busy {
 			sooner(r.retryAt)
+		}
+		if r.waits != 0 && !r.drop && r.hold == 0 {
+			sooner(r.waits + view.Instant(dropAfter))
 		}
 	}
 	return at, ok
@@ -311,6 +320,7 @@ func (m *Machine) learned(e view.Learned) {
 			}
 		}
 		r.want, r.holds, r.synced, r.drop, r.hold, r.retryAt, r.giving = g, g.Hold, 0, false, 0, 0, false
+		r.waits = 0
 		if m.leaves && g.Owner {
 			m.give(r, view.Nobody)
 		}
@@ -359,9 +369,20 @@ func (m *Machine) storage(ev Storage) {
 			m.views(view.Alone{Resource: r.name})
 		}
 	}
-	if ev.Waits && !r.drop && r.hold == 0 {
-		r.drop = true
-		m.views(view.Drop{Resource: r.name})
+	if !ev.Waits {
+		r.waits = 0
+	} else if r.waits == 0 {
+		r.waits = max(m.now, 1)
+	}
+}
+
+// impatient asks for views without the peers that writes have waited for long enough.
+func (m *Machine) impatient() {
+	for _, r := range m.list {
+		if r.waits != 0 && m.now >= r.waits+view.Instant(dropAfter) && !r.drop && r.hold == 0 {
+			r.drop = true
+			m.views(view.Drop{Resource: r.name})
+		}
 	}
 }
 
