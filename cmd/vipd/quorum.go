@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -318,11 +319,14 @@ func (g grants) Ask(ctx context.Context, resource string) (member.Storage, error
 		return s, fmt.Errorf("hastd runs with quorum off")
 	}
 	s.Told, s.Synced = r.Quorum.Generation, view.Incarnation(r.Quorum.Synced)
-	s.Waits = r.IO.Suspended && r.IO.Reason == "reconfiguration"
+	// One whose own disk failed must not shut out the only good replica.
+	s.Waits = r.IO.Suspended && r.IO.Reason == "reconfiguration" && r.Disk == "uptodate"
 	if n, err := g.q.s.o.Conf.Peer(resource, g.q.s.Node()); err == nil {
 		if r.Disk == "uptodate" && r.Connection == "connected" {
 			s.Good = view.SetOf(g.q.self)
-			if r.Peer.Disk == "uptodate" {
+			// Of two that are new the one that gives the data its name is good; the other
+			// one follows as soon as it has that.
+			if r.Peer.Disk == "uptodate" && strings.Trim(r.Resuid, "0") != "" {
 				s.Good |= view.SetOf(view.NodeID(n.ID))
 			}
 		}

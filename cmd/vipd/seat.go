@@ -27,6 +27,7 @@ type seat struct {
 	joined   bool
 	fit      bool
 	why      string    // it is not fit
+	unfit    time.Time // since when
 	resigned time.Time // when it gave up being master by order; zero: it did not
 	reason   string
 
@@ -41,6 +42,9 @@ type seat struct {
 const (
 	// seatEvery is the time between two looks at what the other node reports.
 	seatEvery = 100 * time.Millisecond
+	// unfitFor is how long a node may be unfit before it gives away what it could have: a
+	// hastd that starts, or a replica that meets its peer, takes a moment.
+	unfitFor = 2 * time.Second
 	// resignFor is how long a group that was resigned waits for another node to take it;
 	// then it comes back.
 	resignFor = 10 * time.Second
@@ -48,8 +52,10 @@ const (
 	giveAgain = 2 * time.Second
 )
 
+const noLinkHere = "no interface of the group has a link here"
+
 func newSeat(u *group, q *quorum) *seat {
-	return &seat{u: u, q: q, wake: make(chan struct{}, 1)}
+	return &seat{u: u, q: q, wake: make(chan struct{}, 1), unfit: time.Now()}
 }
 
 // Join, Stand, Take and Resign are the group's words (cluster/runner.Decider).
@@ -69,6 +75,9 @@ func (s *seat) Join(bool) {
 // Stand says whether this node may have the group.
 func (s *seat) Stand(fit bool, _ uint8, reason string) {
 	s.mu.Lock()
+	if s.fit && !fit {
+		s.unfit = time.Now()
+	}
 	s.fit, s.why = fit, reason
 	s.mu.Unlock()
 	s.poke()
@@ -124,9 +133,18 @@ func (s *seat) run(ctx context.Context) {
 	}
 }
 
+// taken ends a resignation: another node has what was given up.
+func (s *seat) taken(resigned time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.resigned.Equal(resigned) {
+		s.resigned = time.Time{}
+	}
+}
+
 func (s *seat) look(ctx context.Context) {
 	s.mu.Lock()
-	joined, fit, why, resigned, reason := s.joined, s.fit, s.why, s.resigned, s.reason
+	joined, fit, why, unfit, resigned, reason := s.joined, s.fit, s.why, s.unfit, s.resigned, s.reason
 	if !resigned.IsZero() && time.Since(resigned) > resignFor {
 		resigned = time.Time{}
 		s.resigned = resigned
@@ -137,10 +155,14 @@ func (s *seat) look(ctx context.Context) {
 	}
 	st := s.q.run().Status()
 	mine, all := s.mine(&st)
+	if len(mine) == 0 && !resigned.IsZero() {
+		s.taken(resigned)
+		resigned = time.Time{}
+	}
 	noLink := !s.linked()
 	switch {
-	case all && noLink && s.able():
-		s.tell("backup", "no interface of the group has a link here")
+	case all && noLink && (s.told != "master" || s.able()):
+		s.tell("backup", noLinkHere)
 	case all && resigned.IsZero():
 		s.tell("master", fmt.Sprintf("view %s names this node owner", st.View.Stamp))
 	case !all && (s.told == "master" || st.Up):
@@ -151,13 +173,13 @@ func (s *seat) look(ctx context.Context) {
 	s.appoint(&st)
 	var away string
 	switch {
-	case len(mine) == 0:
+	case len(mine) == 0 || !st.Up:
 		return
 	case !resigned.IsZero():
 		away = reason
 	case noLink:
-		away = "no interface of the group has a link here"
-	case !fit:
+		away = noLinkHere
+	case !fit && time.Since(unfit) > unfitFor:
 		away = why
 	case st.View.Resource(s.u.conf.Resources[0]) != nil && st.View.Resource(s.u.conf.Resources[0]).Owner != s.q.self:
 		away = "the group's first resource is owned there"

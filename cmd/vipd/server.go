@@ -105,6 +105,9 @@ func startWith(o daemon.Setup, out outside) (*server, error) {
 	for _, u := range s.groups {
 		s.wg.Go(func() { u.run(s.ctx) })
 	}
+	if len(o.Conf.ResourceOn(o.Node.Name)) > 0 {
+		s.wg.Go(func() { s.guardHastd(s.ctx) })
+	}
 	s.servers.Serve(s.ctx, s.control, api.NewGroupHandler(s), 0)
 	s.servers.ServeWeb(s.ctx, vipd.HTTP, daemon.Web(o.Log, metrics.NewGroupCollector(s), s.Alive))
 	o.Log.Info("vipd runs", "node", o.Node.Name, "cluster", o.Conf.Cluster.Name, "groups", len(s.groups), "version", build.Read().String())

@@ -86,7 +86,9 @@ func (n *Node) StartVipd() error {
 }
 
 // StopVipd ends the controller as systemd does and wants exit status 0.
-func (n *Node) StopVipd() error {
+func (n *Node) StopVipd() error { return n.stopVipd(stopLimit) }
+
+func (n *Node) stopVipd(limit time.Duration) error {
 	v := n.vipd
 	n.vipd = nil
 	v.cmd.Process.Signal(syscall.SIGTERM)
@@ -96,8 +98,8 @@ func (n *Node) StopVipd() error {
 			return fmt.Errorf("lab: vipd on %v after SIGTERM: %w", n.Side, v.err)
 		}
 		return nil
-	case <-time.After(stopLimit):
-		return errors.Join(fmt.Errorf("lab: vipd on %v still runs %v after SIGTERM", n.Side, stopLimit), v.kill())
+	case <-time.After(limit):
+		return errors.Join(fmt.Errorf("lab: vipd on %v still runs %v after SIGTERM", n.Side, limit), v.kill())
 	}
 }
 

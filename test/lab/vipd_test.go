@@ -215,7 +215,10 @@ func TestGroupLeavesAStorageThatFails(t *testing.T) {
 	if d := time.Since(began); d < 4*time.Second {
 		t.Errorf("a hastd that hangs has 5 s by default, and lost the group after %v", d)
 	}
-	must(t, on.Thaw())
+	// It was killed, and its supervisor starts another one.
+	must(t, poll(10*time.Second, func() (bool, error) { return !on.Alive(), nil }))
+	must(t, on.gone())
+	must(t, on.Start())
 	heal(to)
 
 	must(t, to.Kill())
