@@ -23,7 +23,7 @@ endif
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-ha test test-short test-vm race lint fuzz sim views planted rounds chaos lab bench man cover deps clean
+.PHONY: help build demo demo-ha test test-short test-vm race lint fuzz sim views planted rounds chaos evidence-cluster lab bench man cover deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ planted: ## put known mistakes into the code and see each caught; ARGS='word' pi
 
 rounds: deps ## real daemons through ROUNDS=56 random faults (as root); SEED=n repeats
 	LAB_ROUNDS=$(ROUNDS) $(if $(SEED),LAB_SEED=$(SEED)) $(GO) test -count=1 -v -timeout 2h -run '^TestRounds$$' ./test/lab
+
+evidence-cluster: deps ## the cases of a cluster with votes on real daemons (as root), into docs/evidence/cluster.md
+	LAB_EVIDENCE=$(CURDIR)/docs/evidence/cluster.md $(GO) test ./test/lab -run 'TestVotes$$' -count=1 -v -timeout 60m
 
 chaos: deps ## ledger and PostgreSQL on real daemons under faults for DURATION=10m (as root); SEED=n repeats
 	$(GO) run ./test/cmd/chaos -duration $(DURATION) $(if $(SEED),-seed $(SEED)) $(ARGS)

@@ -93,7 +93,7 @@ func (l *LAN) Wall(ways ...Way) error {
 	}
 	var errs []error
 	for h := range Host(3) {
-		table := fmt.Sprintf("table ip wall\ndelete table ip wall\ntable ip wall { chain in { type filter hook input priority 0; %s } }", rules[h].String())
+		table := fmt.Sprintf("table ip wall\ndelete table ip wall\ntable ip wall {\n chain in {\n type filter hook input priority 0\n %s\n }\n}", rules[h].String())
 		errs = append(errs, run(table, inside(l.holder(h), "nft", "-f", "-")...))
 	}
 	return errors.Join(errs...)

@@ -45,10 +45,11 @@ func (l *Lab) StartWitness() error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("lab: start the witness: %w", err)
 	}
-	l.third = &witness{l, cmd, make(chan struct{})}
+	w := &witness{l, cmd, make(chan struct{})}
+	l.third = w
 	go func() {
 		cmd.Wait()
-		close(l.third.ended)
+		close(w.ended)
 	}()
 	return poll(startLimit, func() (bool, error) {
 		err := newAPI(filepath.Join(dir, "vipd.sock")).call(http.MethodGet, "/v1/version", time.Second, nil, nil)
