@@ -281,3 +281,31 @@ func TestOwnerNeedNotAskThePeer(t *testing.T) {
 		}
 	}
 }
+
+// What a view gave may be taken while a promotion waits, or writes its superblock: the
+// node does not become primary of what another one owns.
+func TestPromotionEndsWithTheGrant(t *testing.T) {
+	for _, when := range []string{"while it waits", "while it is made durable"} {
+		s := quorate(t)
+		s.secondary(false)
+		s.granted(s.owner(2))
+		s.role(metadata.Primary)
+		if when != "while it waits" {
+			s.tick(ProbeTime) // the superblock is on its way
+		}
+		if s.m.job == nil || s.m.role == metadata.Primary {
+			t.Fatalf("%s: the promotion is over already", when)
+		}
+		s.granted(Grant{Generation: 3, Incarnation: incA, Peer: incB, PeerOwner: true})
+		if s.m.job != nil {
+			s.tick(ProbeTime)
+		}
+		s.settle()
+		if s.m.role == metadata.Primary || s.m.provider != providerDown {
+			t.Errorf("%s: role %v, provider %v", when, s.m.role, s.m.provider)
+		}
+		if s.m.job != nil {
+			t.Errorf("%s: the order has no answer", when)
+		}
+	}
+}

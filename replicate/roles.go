@@ -228,8 +228,8 @@ func (m *Machine) connect(now bool) {
 
 // promote makes a secondary primary: first whatever word of the peer can be had.
 func (m *Machine) promote() {
-	if m.cfg.NeedLease && !m.leased() {
-		m.done(&Refusal{RefusedPolicy, "promotion refused: quorum is \"majority\" and this node holds no lease", "vipd passes on what the cluster decided: its log on this node says why it did not"})
+	if r := m.noLease(); r != nil {
+		m.done(r)
 		return
 	}
 	switch {
@@ -258,6 +258,15 @@ func (m *Machine) promote() {
 		until = max(m.now, min(until, m.downSince+ProbeTime))
 	}
 	m.wait(probing, until, m.settleThenPromote)
+}
+
+// noLease refuses a promotion that the cluster's view does not allow, or no longer: it is
+// asked again after every wait of one.
+func (m *Machine) noLease() *Refusal {
+	if !m.cfg.NeedLease || m.leased() {
+		return nil
+	}
+	return &Refusal{RefusedPolicy, "promotion refused: quorum is \"majority\" and this node holds no lease", "vipd passes on what the cluster decided: its log on this node says why it did not"}
 }
 
 // connectAnew lets both sides judge again at once: something changed here.
@@ -301,6 +310,9 @@ func (m *Machine) promotionRefusal(force bool) *Refusal {
 	forceHint := "if this node's data is the best there is: hastctl role primary --force " + m.cfg.Resource
 	refuse := func(text, hint string) *Refusal { return &Refusal{RefusedPolicy, "promotion refused: " + text, hint} }
 	stale := sb.Marks.Has(metadata.Inconsistent | metadata.Outdated)
+	if r := m.noLease(); r != nil {
+		return r
+	}
 	switch {
 	case up && m.peer.Role == metadata.Primary:
 		return refuse(peer+" is primary", "run hastctl role secondary "+m.cfg.Resource+" on "+peer+" first")
@@ -365,10 +377,12 @@ func (m *Machine) performPromotion() {
 		}
 		sb.Epoch = metadata.Epoch{Number: last.Number + 1, Node: m.cfg.NodeID}
 	}, func() {
+		refusal := m.noLease()
 		if up && !m.sound() && !m.peerSound() {
-			m.durably(func(sb *metadata.Superblock) { sb.PrevRole = metadata.Secondary }, func() {
-				m.done(&Refusal{RefusedBusy, "promotion refused: " + m.cfg.Peer + " was lost meanwhile, and this replica is " + m.diskWord(), "try again"})
-			})
+			refusal = &Refusal{RefusedBusy, "promotion refused: " + m.cfg.Peer + " was lost meanwhile, and this replica is " + m.diskWord(), "try again"}
+		}
+		if refusal != nil {
+			m.durably(func(sb *metadata.Superblock) { sb.PrevRole = metadata.Secondary }, func() { m.done(refusal) })
 			return
 		}
 		if forced {
