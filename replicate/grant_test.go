@@ -307,5 +307,8 @@ func TestPromotionEndsWithTheGrant(t *testing.T) {
 		if s.m.job != nil {
 			t.Errorf("%s: the order has no answer", when)
 		}
+		if e := s.m.st.Super().Epoch; when == "while it waits" && e != epoch(3, 1) {
+			t.Errorf("%s: the epoch was raised to %v", when, e)
+		}
 	}
 }
