@@ -428,6 +428,9 @@ func (m *Machine) settle() {
 			r.own = false
 			m.emit(Own{r.name, false})
 		}
+		if r.want == r.told {
+			r.retryAt = 0
+		}
 		if r.want.Generation != 0 && !r.busy && r.want != r.told && m.now >= r.retryAt {
 			r.busy, r.under, r.retryAt = true, r.want, 0
 			m.emit(Order{r.name, r.want})

@@ -21,8 +21,9 @@ type cluster struct {
 	deaf  view.Set // nodes whose hastd takes nothing
 	first view.Set // whose replicas are good as configured
 
-	silent  bool // no hastd answers, whatever it does
-	refuses bool // every hastd says no when it is asked whether it may hold
+	cut     view.Set // two that do not hear each other
+	silent  bool     // no hastd answers, whatever it does
+	refuses bool     // every hastd says no when it is asked whether it may hold
 }
 
 const (
@@ -69,7 +70,7 @@ func (c *cluster) step(id view.NodeID, ev Event) {
 func (c *cluster) carryOut(id view.NodeID, effects []Effect) {
 	send := func(to view.NodeID, ev Event) {
 		c.queue = append(c.queue, func() {
-			if !c.down.Has(id) {
+			if !c.down.Has(id) && c.cut != view.SetOf(id, to) {
 				c.step(to, ev)
 			}
 		})
@@ -119,7 +120,11 @@ func (c *cluster) run(d view.Duration) {
 	for end := c.now + view.Instant(d); c.now < end; c.now += view.Instant(step) {
 		for id := range view.NodeID(3) {
 			if !c.down.Has(id) {
-				c.step(id, view.Heard{Nodes: 7 &^ c.down &^ view.SetOf(id)})
+				deaf := c.down | view.SetOf(id)
+				if c.cut.Has(id) {
+					deaf |= c.cut
+				}
+				c.step(id, view.Heard{Nodes: 7 &^ deaf})
 				c.carryOut(id, c.m[id].Greet())
 				c.step(id, Tick{})
 			}
@@ -312,7 +317,12 @@ func TestRefusedQuestionLeavesNoHold(t *testing.T) {
 	c := apart(t)
 	c.refuses = true
 	c.says(true)
-	c.run(5 * view.Second)
+	for range 100 {
+		c.run(step)
+		if at, ok := c.m[0].Deadline(); ok && at < c.now-view.Instant(step) {
+			t.Fatalf("at %d a tick is due since %d", c.now, at)
+		}
+	}
 	if g := c.told[0]["data"]; g.Hold {
 		t.Errorf("granted %+v after the question was refused", g)
 	}
@@ -352,4 +362,22 @@ func TestOwnerThatKeepsWhatItGaveUpServesAgain(t *testing.T) {
 	c.step(0, Stay{})
 	c.deaf = 0
 	c.until("it stays", 5*view.Second, func() bool { return c.owner("data") == 0 && c.owner("logs") == 0 })
+}
+
+// A proposal that was stored by its proposer alone: who stored it has no lease by the
+// view before, so it must be decided although nothing else asks for another view.
+func TestStoredProposalIsDecided(t *testing.T) {
+	c := newCluster(t)
+	c.until("somebody serves", 5*view.Second, func() bool { return c.owner("data") == 0 && c.owner("logs") == 0 })
+	c.step(0, Stopped{Resources: []string{"logs"}, To: 1})
+	c.until("each has one", 2*view.Second, func() bool { return c.owner("data") == 0 && c.owner("logs") == 1 })
+	// Node 0 does not hear node 1, and its guard runs out; the witness guards node 1 and
+	// does not store what would take logs from it.
+	c.cut = view.SetOf(0, 1)
+	c.until("node 0 stored a proposal", 10*view.Second, func() bool { return c.saved[0].Acc != nil })
+	c.cut = 0
+	c.until("both serve again", 15*view.Second, func() bool {
+		return c.saved[0].Acc == nil && c.told[0]["data"].Until > c.now && (c.owner("data") == 0 || c.owner("data") == 1) && c.owner("logs") >= 0 &&
+			c.m[0].View().Set() == 7
+	})
 }

@@ -54,6 +54,7 @@ const (
 	resendEvery   = 200 * Millisecond // one lost message does not cost a round
 	roundTime     = 1 * Second        // five tries; a node that is silent as long is not there
 	stagger       = 150 * Millisecond // from one possible asker to the next: a round usually ends within
+	undecided     = 2 * roundTime     // a stored proposal of which nothing more is heard is proposed again
 	linkGrace     = 1 * Second        // a node that restarts, and is heard, has as long to say whom it hears
 	backoffFirst  = 200 * Millisecond
 	backoffMost   = 3200 * Millisecond // four doublings: eight askers then rarely meet
@@ -135,6 +136,7 @@ type Machine struct {
 	groups  map[string]string
 	askAt   Instant // when a standing reason leads to a round; 0: no reason stands
 	tries   int     // rounds that failed since the last view
+	accAt   Instant // when the stored proposal was stored, or found at the start
 	waits   string  // the last Waiting
 	asked   string  // the last Asks
 }

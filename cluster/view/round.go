@@ -308,7 +308,7 @@ func (m *Machine) store(r Round, v *View) bool {
 	}
 	m.promise(r)
 	if m.st.Acc == nil || m.st.Acc.Round != r {
-		m.st.Acc = &Proposal{r, v}
+		m.st.Acc, m.accAt = &Proposal{r, v}, m.now
 		m.changed()
 	}
 	return true
