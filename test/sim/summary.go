@@ -84,7 +84,7 @@ func (r *BatchResult) Summary(o BatchOptions, commit string) *Summary {
 	for _, v := range r.Violations {
 		s.Violations = append(s.Violations, Found{v.Seed, v.Oracle, v.Text})
 	}
-	s.Revision, s.Modified = revision(commit)
+	s.Revision, s.Modified = Revision(commit)
 	return s
 }
 
@@ -99,8 +99,8 @@ func group(t map[string]int, prefix string) map[string]int {
 	return g
 }
 
-// revision says which sources the program was built from.
-func revision(commit string) (string, bool) {
+// Revision says which sources the program was built from.
+func Revision(commit string) (string, bool) {
 	dirty := false
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, x := range info.Settings {
@@ -140,8 +140,11 @@ func counts(m map[string]int) string {
 }
 
 // Write keeps the summary in a file.
-func (s *Summary) Write(path string) error {
-	b, err := json.MarshalIndent(s, "", "\t")
+func (s *Summary) Write(path string) error { return WriteReport(path, s) }
+
+// WriteReport keeps the summary of a batch in a file.
+func WriteReport(path string, summary any) error {
+	b, err := json.MarshalIndent(summary, "", "\t")
 	if err != nil {
 		return err
 	}

@@ -27,23 +27,34 @@ type BatchOptions struct {
 	Tail    int           // how many lines of a failed run's trace to print
 }
 
+// Play is what a seed is. Another simulation that is run in the same way has its own.
+type Play struct {
+	Run      func(Options) Result
+	Command  string // that replays one seed, by its folder
+	Expected string // what a batch should reach, a line each
+}
+
+// Views are this package's runs.
+var Views = Play{Run, "test/sim/views/cmd/views", expected}
+
 // BatchResult tells what many runs were.
 type BatchResult struct {
 	Runs, Events, Views, Writes, Faults int
 	Healed                              view.Duration // the longest without help
 	HealedSeed                          uint64
+	Began                               time.Time
 	Took                                time.Duration
 	Violations                          []*Violation
 	Cover                               Coverage
 }
 
 // Batch runs seeds From, From+1, … on several goroutines and waits for them.
-func Batch(o BatchOptions) BatchResult {
+func (p Play) Batch(o BatchOptions) BatchResult {
 	var next, stop atomic.Int64
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	res := BatchResult{Cover: Coverage{}}
 	began := time.Now()
+	res := BatchResult{Cover: Coverage{}, Began: began}
 	for range max(1, o.Workers) {
 		wg.Go(func() {
 			for stop.Load() == 0 && (o.Limit == 0 || time.Since(began) < o.Limit) {
@@ -52,13 +63,13 @@ func Batch(o BatchOptions) BatchResult {
 					return
 				}
 				cover := Coverage{}
-				r := Safe(Options{Seed: o.From + uint64(i), Cover: cover})
+				r := p.Safe(Options{Seed: o.From + uint64(i), Cover: cover})
 				mu.Lock()
 				res.add(o.From+uint64(i), &r, cover)
 				if r.Violation != nil {
 					res.Violations = append(res.Violations, r.Violation)
 					if o.Log != nil {
-						fmt.Fprintln(o.Log, FailureText(r.Violation, o.Tail))
+						fmt.Fprintln(o.Log, p.failureText(r.Violation, o.Tail))
 					}
 					if !o.KeepOn && o.Until == "" || r.Violation.Oracle == o.Until {
 						stop.Store(1)
@@ -88,29 +99,29 @@ func (b *BatchResult) add(seed uint64, r *Result, c Coverage) {
 	}
 }
 
-// Safe is Run with a panic as a violation.
-func Safe(opt Options) (r Result) {
+// Safe runs a seed; a panic is a violation.
+func (p Play) Safe(opt Options) (r Result) {
 	defer func() {
-		if p := recover(); p != nil {
-			r.Violation = &Violation{"panic", opt.Seed, fmt.Sprintf("%v\n%s", p, debug.Stack())}
+		if x := recover(); x != nil {
+			r.Violation = &Violation{"panic", opt.Seed, fmt.Sprintf("%v\n%s", x, debug.Stack())}
 		}
 	}()
-	return Run(opt)
+	return p.Run(opt)
 }
 
-// FailureText is what a person needs of a failed run.
-func FailureText(v *Violation, tail int) string {
+// failureText is what a person needs of a failed run.
+func (p Play) failureText(v *Violation, tail int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%v\n", v)
 	if tail > 0 {
 		var t bytes.Buffer
-		Safe(Options{Seed: v.Seed, Trace: &t})
+		p.Safe(Options{Seed: v.Seed, Trace: &t})
 		lines := strings.Split(strings.TrimRight(t.String(), "\n"), "\n")
 		for _, l := range lines[max(0, len(lines)-tail):] {
 			fmt.Fprintf(&b, "    %s\n", l)
 		}
 	}
-	fmt.Fprintf(&b, "  replay: go run ./test/sim/views/cmd/views -seed %d -trace", v.Seed)
+	fmt.Fprintf(&b, "  replay: go run ./%s -seed %d -trace", p.Command, v.Seed)
 	return b.String()
 }
 

@@ -1,8 +1,6 @@
 package views
 
 import (
-	"bytes"
-
 	"hastd/cluster/view"
 )
 
@@ -16,21 +14,16 @@ type ledger struct {
 
 // books is what the oracles remember of a run.
 type books struct {
+	Chain
 	ledgers  map[string]*ledger
-	chain    map[view.Stamp][]byte     // every view learned, as it is written
-	newest   *view.View                // of the highest generation
-	last     [view.MaxNodes]*view.View // what each stored last
-	lastInc  map[view.NodeID]view.Incarnation
 	writes   int
 	sessions int
 	proposed int
 	changed  view.Instant // when the newest view was learned first
-	forced   bool         // a person forced a view in this run
-	parted   bool         // two chains of one era: nothing is promised until the next era
 }
 
 func (b *books) init(w *World) {
-	*b = books{ledgers: map[string]*ledger{}, chain: map[view.Stamp][]byte{}, lastInc: map[view.NodeID]view.Incarnation{}}
+	*b = books{ledgers: map[string]*ledger{}}
 	for _, r := range w.cfg.Resources {
 		b.ledgers[r.Name] = &ledger{}
 	}
@@ -38,92 +31,61 @@ func (b *books) init(w *World) {
 
 func (b *books) highest(resource string) uint64 { return b.ledgers[resource].highest }
 
-// era is the highest that anybody knows. What older ones do is the person's who forced.
-func (b *books) era() uint32 {
-	if b.newest == nil {
-		return 0
-	}
-	return b.newest.Stamp.Era
-}
-
-// written is a view as bytes.
-func written(v *view.View) []byte {
-	return view.AppendMessage(nil, &view.Message{Kind: view.Committed, Inc: 1, Stamp: v.Stamp, View: v})
-}
-
 // learned is called when a node has stored a view.
 func (w *World) learned(n *node, v *view.View) {
 	b := &w.books
-	if v == b.last[n.id] {
+	news := b.Learned(n.id, v)
+	if news.Wrong != "" {
+		w.violate("chain", "%s", news.Wrong)
+	}
+	if !news.First {
 		return
 	}
-	b.last[n.id] = v
-	text := written(v)
-	if b.newest == nil {
-		b.newest, b.changed = v, w.now
-		b.lastInc = map[view.NodeID]view.Incarnation{}
-		b.remember(v)
-	}
-	if known, ok := b.chain[v.Stamp]; ok {
-		if !bytes.Equal(known, text) {
-			w.violate("chain", "two views %s were committed: node %d learned %v", v.Stamp, n.id, v)
-		}
-		return
-	}
-	b.chain[v.Stamp] = text
 	w.res.Views++
 	w.count("view")
 	w.digest(v.Stamp.Number())
 	w.oracleOwner(v)
-	if v.Stamp.Era == b.newest.Stamp.Era && v.Stamp.Chain != b.newest.Stamp.Chain {
-		if !b.forced {
-			w.violate("chain", "view %s is of another chain than %s, and nobody forced", v.Stamp, b.newest.Stamp)
-		}
-		b.parted = true
+	if news.Beside {
 		w.count("view of another chain")
 	}
-	if b.newest != v && v.Stamp.Number() <= b.newest.Stamp.Number() {
-		w.oracleLate(n, v)
+	if !news.Newest {
+		w.count("view beside the newest")
 		return
 	}
-	if b.newest != v && v.Stamp.Era == b.newest.Stamp.Era {
-		w.oracleSuccessor(v)
-	}
-	if v.Stamp.Era != b.newest.Stamp.Era {
+	if news.Era {
 		for _, l := range b.ledgers {
 			*l = ledger{}
 		}
-		b.parted = false
 		w.count("view by force")
 	}
-	b.newest, b.changed = v, w.now
-	b.remember(v)
+	b.changed = w.now
 	for _, o := range w.nodes {
 		w.oracleLease(o)
 	}
 	for i := range v.Resources {
 		r := &v.Resources[i]
-		if r.Handed {
-			w.count("resource handed over")
-		}
-		switch {
-		case r.Forced:
+		if r.Forced {
 			*b.ledgers[r.Name] = ledger{forcedAt: v.Stamp.Number()}
-			w.count("resource by force")
-		case r.Owner == view.Nobody:
-			w.count("resource of nobody")
-		case r.InSync.Len() == 1:
-			w.count("resource alone")
-		default:
-			w.count("resource in sync")
 		}
+		CountResource(r, w.count)
 	}
 	w.oracleKept("when " + v.Stamp.String() + " was learned")
 }
 
-func (b *books) remember(v *view.View) {
-	for i := range v.Members {
-		b.lastInc[v.Members[i].ID] = v.Members[i].Inc
+// CountResource counts what a newly learned view says of a resource.
+func CountResource(r *view.Resource, count func(what string)) {
+	if r.Handed {
+		count("resource handed over")
+	}
+	switch {
+	case r.Forced:
+		count("resource by force")
+	case r.Owner == view.Nobody:
+		count("resource of nobody")
+	case r.InSync.Len() == 1:
+		count("resource alone")
+	default:
+		count("resource in sync")
 	}
 }
 
@@ -138,12 +100,12 @@ func (w *World) wiped() {
 			return
 		}
 	}
-	if w.books.newest == nil {
+	if w.books.Newest == nil {
 		return
 	}
 	w.count("everything wiped")
 	w.tracef("nobody knows any view")
-	w.books.newest = nil
+	w.books.Newest = nil
 	for _, l := range w.books.ledgers {
 		*l = ledger{}
 	}

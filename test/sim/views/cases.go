@@ -67,13 +67,7 @@ func (w *World) never(what string, bad func() bool) {
 	}
 }
 
-func (w *World) cutOff(a view.NodeID) {
-	for _, n := range w.nodes {
-		if n.id != a {
-			w.net.setBoth(a, n.id, true)
-		}
-	}
-}
+func (w *World) cutOff(a view.NodeID) { w.net.CutOff(a) }
 
 // primaryOf says whether a node may acknowledge writes of a resource at all.
 func (w *World) primaryOf(name string, id view.NodeID) bool {
@@ -84,7 +78,7 @@ func (w *World) primaryOf(name string, id view.NodeID) bool {
 // serving says whether a node acknowledged something by the newest view.
 func (w *World) serving(name string, id view.NodeID) func() bool {
 	return func() bool {
-		return w.primaryOf(name, id) && w.newestOwner(name) == id && w.books.highest(name) == w.books.newest.Stamp.Number()
+		return w.primaryOf(name, id) && w.newestOwner(name) == id && w.books.highest(name) == w.books.Newest.Stamp.Number()
 	}
 }
 
@@ -96,7 +90,7 @@ func (w *World) owns(name string, id view.NodeID) func() bool {
 func case1(w *World) {
 	w.move("r0", 1, w.nodes[1])
 	w.until("owned by bravo", w.owns("r0", 1))
-	w.net.noReplica[0][1], w.net.noReplica[1][0] = true, true
+	w.net.NoReplica[0][1], w.net.NoReplica[1][0] = true, true
 	bravo := w.nodes[1].store.replica("r0")
 	w.nodes[1].store.put(bravo)
 	held := bravo.waiting[len(bravo.waiting)-1].id
@@ -115,7 +109,7 @@ func case1(w *World) {
 // case2: bravo is down, alpha writes alone and dies, bravo and the witness are there.
 func case2(w *World) {
 	w.nodes[1].crash()
-	w.until("served by alpha alone", func() bool { return w.books.newest.Set() == view.SetOf(0, 2) && w.serving("r0", 0)() })
+	w.until("served by alpha alone", func() bool { return w.books.Newest.Set() == view.SetOf(0, 2) && w.serving("r0", 0)() })
 	w.runFor(w.span(0, second))
 	w.nodes[0].crash()
 	w.runFor(w.span(0, second))
@@ -130,13 +124,13 @@ func case2(w *World) {
 
 // case2majority: bravo is a member and behind, so there is a quorum, and no owner.
 func case2majority(w *World) {
-	w.net.noReplica[0][1], w.net.noReplica[1][0] = true, true
+	w.net.NoReplica[0][1], w.net.NoReplica[1][0] = true, true
 	w.until("served by alpha alone", func() bool {
-		return w.books.newest.Resource("r0").InSync == view.SetOf(0) && w.serving("r0", 0)()
+		return w.books.Newest.Resource("r0").InSync == view.SetOf(0) && w.serving("r0", 0)()
 	})
 	w.runFor(w.span(0, second))
 	w.nodes[0].crash()
-	w.until("a view without alpha", func() bool { return w.books.newest.Set() == view.SetOf(1, 2) })
+	w.until("a view without alpha", func() bool { return w.books.Newest.Set() == view.SetOf(1, 2) })
 	w.never("bravo was promoted", func() bool { return w.primaryOf("r0", 1) })
 	w.nodes[0].start()
 	w.setNet()
@@ -146,14 +140,14 @@ func case2majority(w *World) {
 // case4: the witness dies, the pair is cut, and the witness, wiped, hears bravo only.
 func case4(w *World) {
 	w.nodes[2].crash()
-	w.until("a view of the pair", func() bool { return w.books.newest.Set() == view.SetOf(0, 1) })
+	w.until("a view of the pair", func() bool { return w.books.Newest.Set() == view.SetOf(0, 1) })
 	w.runFor(w.span(0, second))
-	w.net.setBoth(0, 1, true)
-	w.net.setBoth(0, 2, true)
+	w.net.SetBoth(0, 1, true)
+	w.net.SetBoth(0, 2, true)
 	w.nodes[2].wipe()
 	w.runFor(w.span(0, second))
 	w.nodes[2].start()
-	w.until("served by alpha, by the tie", func() bool { return w.books.newest.Set() == view.SetOf(0) && w.serving("r0", 0)() })
+	w.until("served by alpha, by the tie", func() bool { return w.books.Newest.Set() == view.SetOf(0) && w.serving("r0", 0)() })
 	w.never("bravo started", func() bool { return w.primaryOf("r0", 1) })
 	w.says(1)
 	w.setNet()
@@ -163,14 +157,14 @@ func case4(w *World) {
 // case5: the witness is lost, then alpha, the leader: bravo waits for a person.
 func case5(w *World) {
 	w.nodes[2].crash()
-	w.until("a view of the pair", func() bool { return w.books.newest.Set() == view.SetOf(0, 1) })
+	w.until("a view of the pair", func() bool { return w.books.Newest.Set() == view.SetOf(0, 1) })
 	w.runFor(w.span(0, second))
 	w.nodes[0].crash()
 	w.never("bravo went on alone", func() bool { return w.primaryOf("r0", 1) })
 	w.says(1)
 	w.forceView(w.nodes[1])
 	w.until("served by force", w.serving("r0", 1))
-	if o := w.books.newest.Origin; w.bad == nil && (o.How != view.OthersAreDown || o.By != 1 || o.Who == "" || o.When == 0) {
+	if o := w.books.Newest.Origin; w.bad == nil && (o.How != view.OthersAreDown || o.By != 1 || o.Who == "" || o.When == 0) {
 		w.violate("case", "the view says of who forced it: %+v", o)
 	}
 	w.nodes[0].start()
@@ -180,12 +174,12 @@ func case5(w *World) {
 
 // case6: 0 and 1 do not hear each other, 2 hears both.
 func case6(w *World) {
-	w.net.setBoth(0, 1, true)
-	w.until("one pair", func() bool { return w.books.newest.Set().Len() == 2 && w.newestOwner("r0") != view.Nobody })
+	w.net.SetBoth(0, 1, true)
+	w.until("one pair", func() bool { return w.books.Newest.Set().Len() == 2 && w.newestOwner("r0") != view.Nobody })
 	w.until("served", w.serves)
-	v := w.books.newest
+	v := w.books.Newest
 	w.never("another view came", func() bool {
-		return w.books.newest.Set() != v.Set()
+		return w.books.Newest.Set() != v.Set()
 	})
 	w.setNet()
 	w.until("complete again", w.complete)
@@ -194,8 +188,8 @@ func case6(w *World) {
 // case14leader: {0,1} with the leader, {2} and {3}.
 func case14leader(w *World) {
 	w.split(view.SetOf(0, 1))
-	w.until("a view of the pair", func() bool { return w.books.newest.Set() == view.SetOf(0, 1) && w.serving("r0", 0)() })
-	w.never("another side went on", func() bool { return w.books.newest.Set() != view.SetOf(0, 1) || w.res.Views != len(w.books.chain) })
+	w.until("a view of the pair", func() bool { return w.books.Newest.Set() == view.SetOf(0, 1) && w.serving("r0", 0)() })
+	w.never("another side went on", func() bool { return w.books.Newest.Set() != view.SetOf(0, 1) || w.res.Views != w.books.Len() })
 	w.says(2)
 	w.says(3)
 	w.setNet()
@@ -227,23 +221,14 @@ func caseWipedPeer(w *World) {
 	w.nodes[1].crash()
 	w.nodes[1].wipe()
 	w.cutOff(1)
-	w.net.noReplica[0][1], w.net.noReplica[1][0] = false, false
+	w.net.NoReplica[0][1], w.net.NoReplica[1][0] = false, false
 	w.nodes[1].start()
 	w.never("alpha acknowledged what it held", func() bool { l := w.books.ledgers["r0"]; return l.acked.has(held) })
 	w.setNet()
-	w.runFor(latest)
+	w.runFor(Latest)
 }
 
-// split leaves links only within a set.
-func (w *World) split(s view.Set) {
-	for _, a := range w.nodes {
-		for _, b := range w.nodes {
-			if a.id < b.id && !(s.Has(a.id) && s.Has(b.id)) {
-				w.net.setBoth(a.id, b.id, true)
-			}
-		}
-	}
-}
+func (w *World) split(s view.Set) { w.net.Split(s) }
 
 // says: a node that waits tells why.
 func (w *World) says(id view.NodeID) {
@@ -276,7 +261,7 @@ func Twice(shape int, victim view.NodeID, step int, opt Options) (r Result, ende
 			if n.m == nil {
 				continue
 			}
-			if v := n.m.View(); n.m.Waits() == "" && (v == nil || v.Stamp != w.books.newest.Stamp || v.Set() != w.running()) {
+			if v := n.m.View(); n.m.Waits() == "" && (v == nil || v.Stamp != w.books.Newest.Stamp || v.Set() != w.running()) {
 				return false
 			}
 		}

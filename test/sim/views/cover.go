@@ -14,11 +14,11 @@ type Coverage map[string]int
 //go:embed expected.txt
 var expected string
 
-// Missing lists what a batch should have reached (expected.txt) and did not. What
-// stands below the line that begins with "rare" is asked of a thousand runs only.
-func (c Coverage) Missing() []string {
+// Missing lists what a batch should have reached and did not. What stands below the line
+// that begins with "rare" is asked of a thousand runs only.
+func (p Play) Missing(c Coverage) []string {
 	var missing []string
-	for l := range strings.Lines(expected) {
+	for l := range strings.Lines(p.Expected) {
 		l = strings.TrimSpace(l)
 		if strings.HasPrefix(l, "rare") {
 			if c["run"] < 1000 {

@@ -1,6 +1,8 @@
 package views
 
 import (
+	"math/rand/v2"
+
 	"hastd/cluster/view"
 )
 
@@ -15,25 +17,20 @@ type fault struct {
 func always(*profile) bool { return true }
 
 var faults = []fault{
-	{"cut a link", 6, always, func(w *World) { a, b := w.two(); w.net.setBoth(a.id, b.id, true) }},
-	{"cut a direction", 3, always, func(w *World) { a, b := w.two(); w.net.set(a.id, b.id, true) }},
+	{"cut a link", 6, always, func(w *World) { a, b := w.two(); w.net.SetBoth(a.id, b.id, true) }},
+	{"cut a direction", 3, always, func(w *World) { a, b := w.two(); w.net.Set(a.id, b.id, true) }},
 	{"cut replication only", 3, always, func(w *World) {
 		a, b := w.two()
-		w.net.noReplica[a.id][b.id], w.net.noReplica[b.id][a.id] = true, true
+		w.net.NoReplica[a.id][b.id], w.net.NoReplica[b.id][a.id] = true, true
 	}},
 	{"cut heartbeats only", 2, always, func(w *World) {
 		a, b := w.two()
-		w.net.cut[a.id][b.id], w.net.cut[b.id][a.id] = true, true
+		w.net.Cut[a.id][b.id], w.net.Cut[b.id][a.id] = true, true
 	}},
 	{"cut a node off", 4, always, func(w *World) {
-		a := w.any()
-		for _, b := range w.nodes {
-			if a != b {
-				w.net.setBoth(a.id, b.id, true)
-			}
-		}
+		w.net.CutOff(w.any().id)
 	}},
-	{"mend a link", 6, always, func(w *World) { a, b := w.two(); w.net.setBoth(a.id, b.id, false) }},
+	{"mend a link", 6, always, func(w *World) { a, b := w.two(); w.net.SetBoth(a.id, b.id, false) }},
 	{"mend all links", 5, always, func(w *World) { w.setNet() }},
 	{"crash", 5, always, func(w *World) { w.any().crash() }},
 	{"crash at an effect", 6, always, func(w *World) { w.any().fuse = 1 + w.rng.IntN(12) }},
@@ -108,26 +105,31 @@ var faults = []fault{
 
 // injectFault draws one.
 func (w *World) injectFault() {
+	f := &faults[Draw(w.rng, len(faults), func(i int) int {
+		if !faults[i].may(&w.prof) {
+			return 0
+		}
+		return faults[i].weight
+	})]
+	w.tracef("FAULT %s", f.name)
+	w.count("fault " + f.name)
+	w.res.Faults++
+	f.do(w)
+}
+
+// Draw picks one of n things, the heavier the likelier.
+func Draw(r *rand.Rand, n int, weight func(i int) int) int {
 	total := 0
-	for i := range faults {
-		if faults[i].may(&w.prof) {
-			total += faults[i].weight
+	for i := range n {
+		total += weight(i)
+	}
+	x := r.IntN(total)
+	for i := range n {
+		if x -= weight(i); x < 0 {
+			return i
 		}
 	}
-	x := w.rng.IntN(total)
-	for i := range faults {
-		f := &faults[i]
-		if !f.may(&w.prof) {
-			continue
-		}
-		if x -= f.weight; x < 0 {
-			w.tracef("FAULT %s", f.name)
-			w.count("fault " + f.name)
-			w.res.Faults++
-			f.do(w)
-			return
-		}
-	}
+	panic("views: nothing has a weight")
 }
 
 func (w *World) any() *node { return w.nodes[w.rng.IntN(len(w.nodes))] }
@@ -140,9 +142,9 @@ func (w *World) two() (a, b *node) {
 
 // setNet mends all links and gives the network the run's habits.
 func (w *World) setNet() {
-	w.net.heal()
+	w.net.Init(len(w.nodes))
 	if !w.quiet {
-		w.net.loss, w.net.twice, w.net.late = w.prof.loss, w.prof.twice, w.prof.late
+		w.net.Loss, w.net.Twice, w.net.Late = w.prof.loss, w.prof.twice, w.prof.late
 	}
 }
 
@@ -189,7 +191,7 @@ func (w *World) restore(n *node) {
 	w.count("fault restored")
 	n.crash()
 	n.durable, n.stored = copied, old.Inc
-	n.barred = w.now + view.Instant(latest) // what is under way to it is of an older session
+	n.barred = w.now + view.Instant(Latest) // what is under way to it is of an older session
 }
 
 func (w *World) forceResource(n *node, name string) {
@@ -207,7 +209,7 @@ func (w *World) forceView(n *node) {
 	if n.m.View() == nil {
 		how = view.Bootstrap
 	}
-	w.books.forced = true
+	w.books.Forced = true
 	w.tracef("a person forces a view on node %d", n.id)
 	n.step(view.Force{How: how, Who: "operator", When: int64(w.now / view.Instant(second))})
 }

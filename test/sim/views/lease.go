@@ -89,11 +89,11 @@ func (w *World) move(resource string, to view.NodeID, n *node) {
 // view that the lease is of.
 func (w *World) oracleLease(n *node) {
 	b := &w.books
-	if n.m == nil || n.leases.m == nil || b.newest == nil || b.forced || n.leases.m.Until() <= w.now {
+	if n.m == nil || n.leases.m == nil || b.Newest == nil || b.Forced || n.leases.m.Until() <= w.now {
 		return
 	}
 	mine := n.m.View()
-	if mine == nil || mine.Stamp == b.newest.Stamp {
+	if mine == nil || mine.Stamp == b.Newest.Stamp {
 		return
 	}
 	for i := range mine.Resources {
@@ -101,13 +101,13 @@ func (w *World) oracleLease(n *node) {
 		if r.Owner != n.id {
 			continue
 		}
-		next := b.newest.Resource(r.Name)
+		next := b.Newest.Resource(r.Name)
 		if next != nil && next.Handed {
 			continue
 		}
-		if m := b.newest.Member(n.id); next == nil || next.Owner != n.id || m == nil || m.Inc != n.m.Inc() {
+		if m := b.Newest.Member(n.id); next == nil || next.Owner != n.id || m == nil || m.Inc != n.m.Inc() {
 			w.violate("lease", "node %d may serve %s by view %s for %d ms more, and view %s is learned, which takes it", n.id, r.Name, mine.Stamp,
-				(n.leases.m.Until()-w.now)/view.Instant(millisecond), b.newest.Stamp)
+				(n.leases.m.Until()-w.now)/view.Instant(millisecond), b.Newest.Stamp)
 		}
 	}
 }

@@ -245,7 +245,9 @@ func (n *node) tell(ev view.Event) {
 
 func (n *node) persist(s view.State) {
 	b := view.AppendState(nil, &s)
-	n.w.judgeStored(n, n.durable, &s)
+	if wrong := Stored(n.id, n.durable, &s); wrong != "" {
+		n.w.violate("stored", "%s", wrong)
+	}
 	if n.durable != nil && len(n.copies) < 20 {
 		n.copies = append(n.copies, n.durable)
 	}

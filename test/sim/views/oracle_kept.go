@@ -1,12 +1,16 @@
 package views
 
-import "hastd/cluster/view"
+import (
+	"fmt"
+
+	"hastd/cluster/view"
+)
 
 // oracleKept: every node that may own a resource without force has every acknowledged
 // write of it.
 func (w *World) oracleKept(when string) {
-	v := w.books.newest
-	if w.books.parted {
+	v := w.books.Newest
+	if w.books.Parted {
 		return
 	}
 	for i := range v.Resources {
@@ -14,7 +18,7 @@ func (w *World) oracleKept(when string) {
 		l := w.books.ledgers[r.Name]
 		for _, id := range r.InSync.IDs() {
 			n := w.nodes[id]
-			if inc := n.inc(); inc == 0 || inc != w.books.lastInc[id] {
+			if inc := n.inc(); inc == 0 || inc != w.books.Inc(id) {
 				continue // another life: it is out with its first promise
 			}
 			if lost := l.acked.missing(&n.store.replica(r.Name).content); lost >= 0 {
@@ -26,13 +30,21 @@ func (w *World) oracleKept(when string) {
 
 // oracleOwner: an owner is in the in-sync set, a member and no witness.
 func (w *World) oracleOwner(v *view.View) {
+	if wrong := Owners(v); wrong != "" {
+		w.violate("owner", "%s", wrong)
+	}
+}
+
+// Owners says what is wrong with the owners of a view.
+func Owners(v *view.View) string {
 	for i := range v.Resources {
 		r := &v.Resources[i]
 		if r.Owner == view.Nobody {
 			continue
 		}
 		if m := v.Member(r.Owner); m == nil || m.Witness || !r.InSync.Has(r.Owner) {
-			w.violate("owner", "%s of view %s belongs to node %d, in sync are %s", r.Name, v.Stamp, r.Owner, r.InSync)
+			return fmt.Sprintf("%s of view %s belongs to node %d, in sync are %s", r.Name, v.Stamp, r.Owner, r.InSync)
 		}
 	}
+	return ""
 }

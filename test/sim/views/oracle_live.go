@@ -41,7 +41,7 @@ func (w *World) oracleServes() {
 
 // serves: every resource has an owner that acknowledges what is written.
 func (w *World) serves() bool {
-	if w.books.parted {
+	if w.books.Parted {
 		return false
 	}
 	for _, c := range w.cfg.Resources {
@@ -58,7 +58,7 @@ func (w *World) serves() bool {
 }
 
 func (w *World) newestOwner(name string) view.NodeID {
-	if r := w.books.newest.Resource(name); r != nil {
+	if r := w.books.Newest.Resource(name); r != nil {
 		return r.Owner
 	}
 	return view.Nobody
@@ -66,7 +66,7 @@ func (w *World) newestOwner(name string) view.NodeID {
 
 // complete: all nodes know one view of them all, and all replicas are in sync.
 func (w *World) complete() bool {
-	v := w.books.newest
+	v := w.books.Newest
 	for _, n := range w.nodes {
 		if n.m == nil || n.m.View() == nil || n.m.View().Stamp != v.Stamp || !n.m.Up() {
 			return false
@@ -82,8 +82,8 @@ func (w *World) complete() bool {
 
 // needsHelp says why the nodes cannot go on by themselves, "" if they can.
 func (w *World) needsHelp() string {
-	v := w.books.newest
-	if w.books.parted {
+	v := w.books.Newest
+	if w.books.Parted {
 		return "two chains"
 	}
 	if v == nil {
@@ -108,7 +108,7 @@ func (w *World) needsHelp() string {
 		if r.Owner == view.Nobody {
 			good := false
 			for _, id := range r.InSync.IDs() {
-				good = good || w.nodes[id].inc() == w.books.lastInc[id]
+				good = good || w.nodes[id].inc() == w.books.Inc(id)
 			}
 			if !good {
 				return "no replica in sync"
@@ -129,7 +129,7 @@ func (w *World) namesAll(v *view.View) bool {
 
 // help does what a person should.
 func (w *World) help(why string) {
-	v := w.books.newest
+	v := w.books.Newest
 	if !strings.HasPrefix(why, "no replica in sync") {
 		w.helpView(v)
 		return

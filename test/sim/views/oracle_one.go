@@ -33,5 +33,5 @@ func (w *World) oracleAlone() {
 // view, or another owner, since the view that it owns by.
 func (w *World) counts(r *replica) bool {
 	b := &w.books
-	return uint32(r.number>>32) >= b.era() && r.number >= b.ledgers[r.name].forcedAt && !b.parted
+	return uint32(r.number>>32) >= b.Era() && r.number >= b.ledgers[r.name].forcedAt && !b.Parted
 }

@@ -42,7 +42,7 @@ func (w *World) random() {
 	}
 	w.after(0, w.work)
 	if w.chance(0.8) {
-		w.net.loss = 0
+		w.net.Loss = 0
 		w.runFor(3 * second) // let them meet first
 	}
 	w.setNet()
@@ -95,11 +95,11 @@ func (w *World) oddLinks() {
 	for _, a := range w.nodes {
 		for _, b := range w.nodes {
 			if a != b && w.chance(0.25) {
-				w.net.set(a.id, b.id, true)
+				w.net.Set(a.id, b.id, true)
 			}
 		}
 	}
-	w.runFor(latest)
+	w.runFor(Latest)
 	w.everybody()
 	w.runFor(oddTime)
 	views := w.res.Views
@@ -115,7 +115,7 @@ func (w *World) oddLinks() {
 func (w *World) heal() {
 	w.tracef("HEAL")
 	w.setNet()
-	w.runFor(latest)
+	w.runFor(Latest)
 	w.everybody()
 	w.oracleServes()
 }

@@ -24,7 +24,7 @@ func TestSeed(t *testing.T) {
 	if *traceFlag {
 		opt.Trace = os.Stdout
 	}
-	if r := Safe(opt); r.Violation != nil {
+	if r := Views.Safe(opt); r.Violation != nil {
 		t.Error(r.Violation)
 	}
 }
@@ -36,7 +36,7 @@ func TestShort(t *testing.T) {
 		runs = min(runs, 40)
 	}
 	var log bytes.Buffer
-	res := Batch(BatchOptions{From: 1, Runs: runs, Workers: runtime.GOMAXPROCS(0), Limit: time.Minute, Log: &log, Tail: 40})
+	res := Views.Batch(BatchOptions{From: 1, Runs: runs, Workers: runtime.GOMAXPROCS(0), Limit: time.Minute, Log: &log, Tail: 40})
 	t.Log(&res)
 	for _, v := range res.Violations {
 		t.Error(v)
@@ -46,7 +46,7 @@ func TestShort(t *testing.T) {
 		return
 	}
 	if runs >= 100 && res.Runs == runs {
-		for _, m := range res.Cover.Missing() {
+		for _, m := range Views.Missing(res.Cover) {
 			t.Errorf("never reached: %s", m)
 		}
 	}
@@ -55,7 +55,7 @@ func TestShort(t *testing.T) {
 // TestDeterminism: a seed is a run.
 func TestDeterminism(t *testing.T) {
 	for seed := uint64(1); seed <= 16; seed++ {
-		a, b := Safe(Options{Seed: seed}), Safe(Options{Seed: seed})
+		a, b := Views.Safe(Options{Seed: seed}), Views.Safe(Options{Seed: seed})
 		if a.Digest != b.Digest || a.Events != b.Events {
 			t.Errorf("seed %d ran twice and differed: %d events, digest %x; %d events, digest %x", seed, a.Events, a.Digest, b.Events, b.Digest)
 		}

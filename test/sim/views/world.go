@@ -1,7 +1,6 @@
 package views
 
 import (
-	"container/heap"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -50,39 +49,17 @@ type Result struct {
 	Digest    uint64
 }
 
-type item struct {
-	at  view.Instant
-	seq int
-	do  func()
-}
-
-type agenda []item
-
-func (a agenda) Len() int { return len(a) }
-func (a agenda) Less(i, j int) bool {
-	return a[i].at < a[j].at || a[i].at == a[j].at && a[i].seq < a[j].seq
-}
-func (a agenda) Swap(i, j int) { a[i], a[j] = a[j], a[i] }
-func (a *agenda) Push(x any)   { *a = append(*a, x.(item)) }
-func (a *agenda) Pop() any {
-	old := *a
-	x := old[len(old)-1]
-	*a = old[:len(old)-1]
-	return x
-}
-
 // World is one run.
 type World struct {
 	opt    Options
 	prof   profile
 	rng    *rand.Rand
 	now    view.Instant
-	seq    int
-	queue  agenda
+	queue  Agenda
 	events int
 	nodes  []*node // by id
 	cfg    view.Config
-	net    network
+	net    Network
 	books  books
 	res    Result
 	bad    *Violation
@@ -93,7 +70,7 @@ type World struct {
 func newWorld(opt Options, p profile) *World {
 	w := &World{opt: opt, prof: p, rng: rand.New(rand.NewPCG(opt.Seed, 0x76696577))}
 	w.cfg = p.config()
-	w.net.init(len(w.cfg.Nodes))
+	w.net.Init(len(w.cfg.Nodes))
 	w.books.init(w)
 	for i := range w.cfg.Nodes {
 		w.nodes = append(w.nodes, newNode(w, view.NodeID(i)))
@@ -101,21 +78,18 @@ func newWorld(opt Options, p profile) *World {
 	return w
 }
 
-func (w *World) after(d view.Duration, do func()) {
-	w.seq++
-	heap.Push(&w.queue, item{w.now + view.Instant(d), w.seq, do})
-}
+func (w *World) after(d view.Duration, do func()) { w.queue.Add(w.now+view.Instant(d), do) }
 
 // step does the next thing, and says whether there was one before the time is over.
 func (w *World) step(until view.Instant) bool {
-	if w.bad != nil || len(w.queue) == 0 || w.queue[0].at > until {
+	at, ok := w.queue.NextAt()
+	if w.bad != nil || !ok || at > until {
 		w.now = max(w.now, until)
 		return false
 	}
-	x := heap.Pop(&w.queue).(item)
-	w.now = x.at
+	w.now = at
 	w.events++
-	x.do()
+	w.queue.Take()()
 	return w.bad == nil
 }
 
@@ -126,9 +100,7 @@ func (w *World) runFor(d view.Duration) {
 
 func (w *World) chance(p float64) bool { return w.rng.Float64() < p }
 
-func (w *World) span(a, b view.Duration) view.Duration {
-	return a + view.Duration(w.rng.Int64N(int64(b-a)+1))
-}
+func (w *World) span(a, b view.Duration) view.Duration { return span(w.rng, a, b) }
 
 func (w *World) violate(oracle, format string, args ...any) {
 	if w.bad == nil {
