@@ -27,7 +27,7 @@ func (a *app) providerUp() {
 	if a.manual {
 		return
 	}
-	if a.n.w.chance(0.9) {
+	if a.n.w.prof.Quorum || a.n.w.chance(0.9) {
 		a.open()
 	}
 }

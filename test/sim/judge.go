@@ -147,6 +147,9 @@ func (n *node) startTerm() {
 		j.sectors = int(j.sb.DataSize / sectorSize)
 	}
 	w.tracef("%s: term %d from term %d (cut %d) wild %v", n.name, j.term, t.parent, t.cut, t.wild)
+	if w.hooks.term != nil {
+		w.hooks.term(n, src)
+	}
 }
 
 // oracleTermEnds: the provider is gone.
@@ -333,6 +336,9 @@ func (w *World) rebase(p, s *node) {
 	clear(p.judge.seenAt)
 	p.judge.seen = p.judge.seen[:0]
 	w.tracef("%s: term %d goes on as term %d from term %d (cut %d)", p.name, old, t, l.terms[t].parent, l.terms[t].cut)
+	if w.hooks.term != nil {
+		w.hooks.term(p, s)
+	}
 }
 
 // oracleMarks judges a change of the durable superblock.

@@ -69,6 +69,7 @@ type node struct {
 	copies     [2]replicaCopy
 
 	judge nodeJudge
+	lease shellLease // with quorum
 }
 
 type provState uint8
@@ -111,6 +112,7 @@ func (n *node) reset(w *World, id int) {
 	n.app.reset(n)
 	n.commands = n.commands[:0]
 	n.recovering, n.wipeNext, n.copied = false, false, false
+	n.lease = shellLease{}
 	for i := range n.copies {
 		n.copies[i].taken = false
 	}
@@ -201,6 +203,7 @@ func (n *node) config() replicate.Config {
 		NodeID:      metadata.NodeID(n.id + 1),
 		PeerID:      metadata.NodeID(peer.id + 1),
 		Mode:        n.w.prof.Mode,
+		NeedLease:   n.w.prof.Quorum,
 		Timeout:     2 * replicate.Second,
 		DiskTimeout: 4 * replicate.Second,
 		Wall:        n.wallClock,
@@ -233,6 +236,9 @@ func (n *node) die() {
 		}
 	}
 	w.link.gone(n)
+	if w.prof.Mode == replicate.Memsync {
+		w.keptLoses(n)
+	}
 	n.state = stopped
 	n.life++
 	n.m = nil
@@ -241,6 +247,7 @@ func (n *node) die() {
 	n.dropOps()
 	n.mem.reset()
 	n.prov = provNone
+	n.lease = shellLease{}
 	n.oracleProcessGone()
 	n.app.cutOff()
 	n.commands = n.commands[:0]
@@ -275,6 +282,7 @@ func (n *node) powerLoss() {
 	}
 	n.w.cover.power()
 	n.w.oracleDirty("before power loss", false)
+	n.w.keptLoses(n)
 	// The network goes silent rather than closing.
 	n.w.link.silence(n)
 	n.die()
@@ -345,6 +353,7 @@ func (n *node) step() {
 			return // a script killed it
 		}
 	}
+	n.tell()
 	for i := range n.batch { // what came before the end in the batch was still linked
 		if n.batch[i].Kind == replicate.EvSessionDown {
 			n.linked = false

@@ -51,7 +51,7 @@ func (n *node) carryOut(e *replicate.Effect) {
 	case replicate.EffSend:
 		w.link.send(n, e)
 	case replicate.EffReply:
-		n.reply(e)
+		n.decided(e)
 	case replicate.EffRelease:
 		n.giveBack(e.Buf, false, "EffRelease")
 	case replicate.EffOpen:
@@ -74,13 +74,14 @@ func (n *node) carryOut(e *replicate.Effect) {
 		if n.prov != provNone {
 			w.violate("shell", "%s: EffProviderStart while a provider exists", n.name)
 		}
-		n.prov = provStarting
+		n.prov, n.lease.leaving = provStarting, false
 		n.oraclePromotion(e)
 		n.startOp(opProvUp, e, w.span(10*microsecond, 5*millisecond))
 	case replicate.EffProviderStop:
 		if n.prov == provNone {
 			w.violate("shell", "%s: EffProviderStop without a provider", n.name)
 		}
+		n.lease.leaving = true
 		d := w.span(10*microsecond, 5*millisecond)
 		if !w.scripted && w.chance(0.05) {
 			d = w.span(0, 3*second) // it gives the requests under way that long to end
@@ -567,6 +568,7 @@ func (n *node) provDown(o *op, ev *replicate.Event) {
 	if !o.eff.Force && (n.app.opened || n.app.pending > 0) {
 		n.w.cover.fault("provider-busy")
 		ev.Err, ev.Text = replicate.ErrBusy, "process 42 (app)"
+		n.lease.leaving = false
 		return
 	}
 	n.prov = provNone
@@ -579,10 +581,14 @@ func (n *node) answer(e *replicate.Effect) {
 		if o.id != e.Command {
 			continue
 		}
+		n.granted()
 		o.done, o.answer = true, e.Refusal
 		n.commands = append(n.commands[:i], n.commands[i+1:]...)
 		n.w.cover.answer(o, e.Refusal)
 		n.oracleAnswer(o)
+		if f := n.w.hooks.answered; f != nil {
+			f(o.id, e.Refusal)
+		}
 		return
 	}
 	n.w.violate("commands", "%s: answer to command %d, which is not under way", n.name, e.Command)

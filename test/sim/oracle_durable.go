@@ -91,6 +91,7 @@ func (n *node) raiseFloor(sec, cnt, wr int32) {
 	l := &n.w.ledger
 	own, peer := n.holders()
 	p := n.w.peerOf(n)
+	n.w.keptFirm(n, sec, cnt, wr)
 	for s := sec; s < sec+cnt; s++ {
 		n.judge.view[s] = l.newer(wr, n.judge.view[s])
 		if own {

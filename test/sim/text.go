@@ -83,6 +83,9 @@ func (w *World) effectString(e *replicate.Effect) string {
 }
 
 func commandString(c *replicate.Command) string {
+	if c.Kind == replicate.CmdGrant { // of a pair whose owner is decided by views
+		return fmt.Sprintf("%d grant %+v", c.ID, *c.Grant)
+	}
 	s := fmt.Sprintf("%d %s", c.ID, commandNames[c.Kind])
 	if c.Kind == replicate.CmdRole {
 		s += " " + c.Role.String()

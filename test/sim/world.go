@@ -88,8 +88,9 @@ type World struct {
 	hooks                 hooks
 	probes                int
 	course                course
-	site                  *Site  // whose host this pair shares with others; nil: it has hosts of its own
-	label                 string // of the pair, in a transcript of several
+	site                  *Site    // whose host this pair shares with others; nil: it has hosts of its own
+	label                 string   // of the pair, in a transcript of several
+	kept                  keptBook // with quorum
 }
 
 // hooks let scripts act at exact points.
@@ -109,6 +110,12 @@ type hooks struct {
 	read   func(r *request, stamps []uint32) // before reply
 	moment func(n *node, m moment)
 	deaf   func(oracle string) bool // somebody else judges that
+	// With quorum: an order was answered; a provider shows what src has; a daemon may
+	// stand still between a decision and what applications are told of it.
+	answered func(id uint64, r *replicate.Refusal)
+	term     func(n, src *node)
+	pause    func(n *node) int64
+	judged   func(n *node) bool // what the node does counts
 }
 
 // Options choose a run.
@@ -262,6 +269,7 @@ func (w *World) reset(opt Options) {
 	w.seqArena = w.seqArena[:0]
 	w.op = operator{}
 	w.course, w.site, w.label = course{}, nil, ""
+	w.kept = keptBook{}
 }
 
 // build makes two nodes with new replicas, daemons not yet started.
@@ -384,6 +392,7 @@ type Profile struct {
 	Skew        bool  // daemons of other releases
 	Drift       int64 // how wrong clocks run at most, in parts in a million
 	OnePrimary  bool  // the operator never asks for a second primary knowingly
+	Quorum      bool  // quorum = "majority": somebody else's views decide (pair.go)
 }
 
 func (p *Profile) String() string {
