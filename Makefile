@@ -23,7 +23,7 @@ endif
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-ha test test-short test-vm race lint fuzz sim views planted rounds chaos evidence-cluster lab bench man cover deps clean
+.PHONY: help build demo demo-ha test test-short test-vm race lint fuzz sim views clusters planted rounds chaos evidence-cluster lab bench man cover deps clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ sim: ## simulated pairs: RUNS=20000 FROM=1, or SEED=n replays one with its trans
 
 views: ## simulated votes of two to four nodes: RUNS=20000 FROM=1, or SEED=n
 	$(GO) run ./test/sim/views/cmd/views $(if $(SEED),-seed $(SEED) -trace,-from $(FROM) -runs $(RUNS)) $(ARGS)
+
+clusters: ## simulated clusters, votes and replicas: RUNS=20000 FROM=1, or SEED=n
+	$(GO) run ./test/sim/cluster/cmd/cluster $(if $(SEED),-seed $(SEED) -trace,-from $(FROM) -runs $(RUNS)) $(ARGS)
 
 planted: ## put known mistakes into the code and see each caught; ARGS='word' picks some
 	$(GO) run ./test/sim/cmd/planted $(ARGS)
