@@ -10,7 +10,7 @@
 // Two rules carry that over a change of views. Who accepted a proposal confirms
 // nothing by the view before it. And who learns a view, or starts with one, guards its
 // owners for a whole lease: what they hold by an older view was confirmed before this
-// one was committed.
+// one was committed. An owner that starts guards itself, for it was part of the quorum.
 //
 // The machine sends nothing, reads no clock and knows no storage: instants are those
 // of this node's CLOCK_BOOTTIME, and no two nodes' clocks are compared. What a guard
@@ -232,7 +232,9 @@ func (m *Machine) promise() Instant {
 }
 
 // learned ends what was held by an older view. Whoever owns something by the new one
-// may still hold a lease by the old, or have one by the time this node hears of it.
+// may still hold a lease by the old, or have one by the time this node hears of it. At
+// the start that is this node, too: what it owned is served by the lease that the life
+// before had, and it was one of those who gave it.
 func (m *Machine) learned(ev Learned) {
 	t := ev.Term
 	if m.known && t.Number <= m.term.Number {
@@ -245,7 +247,7 @@ func (m *Machine) learned(ev Learned) {
 		m.end() // an owner that stays one goes on by the lease that it has: all who learn this view guard it
 	}
 	for id := range view.NodeID(view.MaxNodeID + 1) {
-		if id != m.cfg.Self && t.Owners.Has(id) {
+		if t.Owners.Has(id) && (id != m.cfg.Self || ev.Stored) {
 			m.guard(id, m.promise())
 		}
 	}

@@ -52,6 +52,20 @@ func TestLeaseBeginsWithTheRoundThatWasConfirmed(t *testing.T) {
 	}
 }
 
+// An owner that starts again stores nothing that takes what the life before still serves:
+// it was one of those who gave the lease.
+func TestOwnerThatStartsGuardsItself(t *testing.T) {
+	m := node(0)
+	end := at(1000) + Instant(3*view.Second+Margin(3*view.Second))
+	if got := m.Step(at(1000), Learned{Term: pair(7), Stored: true}); !slices.Equal(got, []Effect{Guard{0, end}}) {
+		t.Errorf("%v", got)
+	}
+	m = node(0)
+	if m.Step(at(1000), Learned{Term: pair(7)}); m.Guarded(0) != 0 {
+		t.Error("a lease of its own forbids it to hand over")
+	}
+}
+
 func TestWhoAcceptedANewViewConfirmsNothingByTheOld(t *testing.T) {
 	m := node(1)
 	m.Step(at(1000), Learned{Term: pair(7)})
