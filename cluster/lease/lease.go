@@ -28,6 +28,14 @@ type (
 	Duration = view.Duration
 )
 
+// Promise is for how long a member that confirms accepts no view that takes something
+// from the owner. With a watchdog it is no shorter than that takes: a machine that is
+// reset because it lost its lease, or stands still, is down before another one serves.
+func Promise(lease, watchdog Duration) Duration {
+	d := max(lease, watchdog)
+	return d + Margin(d)
+}
+
 // Margin is how much longer a promise lasts than the lease that it backs: clocks may
 // run 5 % apart, and an answer takes its time.
 func Margin(lease Duration) Duration { return lease/20 + 500*view.Millisecond }
@@ -152,7 +160,9 @@ type Config struct {
 	Self  view.NodeID
 	Inc   view.Incarnation
 	Lease Duration
-	Every Duration // between two renewals
+	// Watchdog is the time after which a machine is reset that lost its lease; 0: none is.
+	Watchdog Duration
+	Every    Duration // between two renewals
 }
 
 // round is one round of renewals.
@@ -228,7 +238,7 @@ func (m *Machine) emit(e Effect) { m.out = append(m.out, e) }
 
 // promise is how long this node lets others serve from now on.
 func (m *Machine) promise() Instant {
-	return m.now + Instant(m.cfg.Lease+Margin(m.cfg.Lease))
+	return m.now + Instant(Promise(m.cfg.Lease, m.cfg.Watchdog))
 }
 
 // learned ends what was held by an older view. Whoever owns something by the new one

@@ -92,3 +92,23 @@ func TestWhoAcceptedANewViewConfirmsNothingByTheOld(t *testing.T) {
 		t.Errorf("confirmed although its end is waited for: %v", got)
 	}
 }
+
+// With a watchdog the promise is no shorter than the time in which that resets a machine.
+func TestPromise(t *testing.T) {
+	for _, c := range []struct{ lease, watchdog, want Duration }{
+		{3 * view.Second, 0, 3650 * view.Millisecond},
+		{3 * view.Second, 2 * view.Second, 3650 * view.Millisecond},
+		{3 * view.Second, 10 * view.Second, 11 * view.Second},
+	} {
+		if got := Promise(c.lease, c.watchdog); got != c.want {
+			t.Errorf("lease %d, watchdog %d: %d, want %d", c.lease, c.watchdog, got, c.want)
+		}
+	}
+	m := New(Config{Self: 1, Inc: 7, Lease: 3 * view.Second, Watchdog: 10 * view.Second, Every: view.Second})
+	term := Term{Number: 1, Members: []Member{{0, 5}, {1, 7}}, Owners: view.SetOf(0), Quorum: func(view.Set) bool { return true }}
+	m.Step(100, Learned{Term: term})
+	m.Step(200, Renew{From: 0, Inc: 5, Number: 1, Round: 1})
+	if got := m.Guarded(0); got != 200+Instant(11*view.Second) {
+		t.Errorf("guarded until %d", got)
+	}
+}

@@ -18,7 +18,10 @@ import (
 type Config struct {
 	View  view.Config
 	Lease view.Duration
-	Every view.Duration // between two renewals: the heartbeats' interval
+	// Watchdog is the time after which the machine of an owner that lost its lease is
+	// reset; 0: it is not.
+	Watchdog view.Duration
+	Every    view.Duration // between two renewals: the heartbeats' interval
 }
 
 const (
@@ -237,7 +240,7 @@ func (m *Machine) start(ev Start) {
 
 // renew makes the lease's machine anew for another life of this node.
 func (m *Machine) renew() {
-	m.l = lease.New(lease.Config{Self: m.cfg.View.Self, Inc: m.v.Inc(), Lease: m.cfg.Lease, Every: m.cfg.Every})
+	m.l = lease.New(lease.Config{Self: m.cfg.View.Self, Inc: m.v.Inc(), Lease: m.cfg.Lease, Watchdog: m.cfg.Watchdog, Every: m.cfg.Every})
 }
 
 // views feeds the views' machine, once what it said before is dealt with.
@@ -266,7 +269,7 @@ func (m *Machine) pass(effects []view.Effect) {
 		case view.Hold:
 			m.hold(e)
 		case view.Yield:
-			m.resume = m.now + view.Instant(patience*(m.cfg.Lease+lease.Margin(m.cfg.Lease)))
+			m.resume = m.now + view.Instant(patience*lease.Promise(m.cfg.Lease, m.cfg.Watchdog))
 			m.leases(lease.Yield{Nodes: e.Nodes})
 		default:
 			m.emit(e)

@@ -77,6 +77,7 @@ func start(o daemon.Setup) (*server, error) {
 	for _, u := range d.units {
 		d.wg.Go(func() { u.startAs(d.ctx, d.log) })
 	}
+	d.armTOC()
 	d.log.Info("hastd runs", "node", o.Node.Name, "cluster", o.Conf.Cluster.Name, "resources", len(d.units), "version", build.Read().String())
 	return d, nil
 }

@@ -87,6 +87,9 @@ func newQuorum(s *server) (*quorum, error) {
 		Names: map[view.NodeID]string{}, Storage: grants{newStorage(s.hastd.Control), q}, Store: store.Open(filepath.Join(s.vipd.State, viewFile)),
 		Now: func() view.Instant { return view.Instant(brunner.Boot()) }, Poll: storageEvery, Log: s.o.Log, Send: q.post,
 	}
+	if c.Cluster.TOC != conf.TOCOff {
+		o.Config.Watchdog = view.Duration(c.Cluster.WatchdogTimeout)
+	}
 	resources := map[string][]view.NodeID{}
 	for _, n := range c.Nodes {
 		id := view.NodeID(n.ID)

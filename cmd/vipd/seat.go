@@ -37,6 +37,8 @@ type seat struct {
 	appointed view.Instant // until when adverts were told to speak for this node; 0: they do not
 
 	until atomic.Int64 // the end of the lease by which this node is master; 0: it is not
+	had   bool         // this node was master, and the group was not down since
+	lost  time.Time    // when the lease was, with the group up; zero: it was not
 }
 
 const (
@@ -171,6 +173,7 @@ func (s *seat) look(ctx context.Context) {
 		s.told = "backup" // it knows: it said so
 	}
 	s.appoint(&st)
+	s.reset(all)
 	var away string
 	switch {
 	case len(mine) == 0 || !st.Up:
@@ -216,6 +219,30 @@ func (s *seat) appoint(st *mrunner.Status) {
 	}
 	s.appointed = until
 	e.tell(carp.Event{Kind: carp.EvAppoint, Up: until != 0, Until: carp.Instant(until), Reason: "by the cluster's view"})
+}
+
+// reset has this machine go down, with toc, if its lease was lost and the group is not
+// down in time: others may serve then.
+func (s *seat) reset(leased bool) {
+	switch {
+	case leased:
+		s.had, s.lost = s.had || s.told == "master", time.Time{}
+	case !s.had || s.down():
+		s.had, s.lost = false, time.Time{}
+	case s.lost.IsZero():
+		s.lost = time.Now()
+	case time.Since(s.lost) >= s.u.s.graceTOC():
+		s.had, s.lost = false, time.Time{}
+		if f := s.u.s.fencer.Load(); f != nil {
+			f.LeaseEnded(s.u.conf.Name)
+		}
+	}
+}
+
+// graceTOC is how long a group that lost its lease may take to go down before the
+// machine does, with toc: members promise to wait as long as the watchdog takes.
+func (s *server) graceTOC() time.Duration {
+	return max(s.o.Conf.Cluster.WatchdogTimeout-s.o.Conf.Cluster.Lease, 0)
 }
 
 // because says why this node is not master.

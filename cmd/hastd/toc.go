@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"hastd/cluster/fence"
+	frunner "hastd/cluster/fence/runner"
+	"hastd/conf"
+	"hastd/metadata"
+)
+
+// With toc, a primary whose lease is over and that nobody takes down in time takes its
+// machine down: vipd may be dead, and another node serves soon. What it wrote meanwhile
+// was acknowledged to nobody; reads and effects outside storage are what this ends.
+
+// leaseEvery is the time between two looks at the leases, and bounds one.
+const leaseEvery = 200 * time.Millisecond
+
+// host is what this machine goes down by.
+type host interface {
+	Warn(line string) error
+	Reset(how fence.Mode) error
+}
+
+// leaseWatch looks at the leases of resources.
+type leaseWatch struct {
+	grace time.Duration // from the end of a lease
+	over  func(ctx context.Context) []string
+	down  func(resource string)
+}
+
+// run looks until ctx ends, or once it took the machine down.
+func (w *leaseWatch) run(ctx context.Context) {
+	since := map[string]time.Time{}
+	tick := time.NewTicker(leaseEvery)
+	defer tick.Stop()
+	for {
+		now := map[string]time.Time{}
+		for _, name := range w.over(ctx) {
+			now[name] = since[name]
+			if now[name].IsZero() {
+				now[name] = time.Now()
+			}
+			if time.Since(now[name]) >= w.grace {
+				w.down(name)
+				return
+			}
+		}
+		since = now
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// leasesOver are the resources that are primary by a lease that ran out. One that was
+// given back is no such thing.
+func (d *server) leasesOver(ctx context.Context) (names []string) {
+	for _, u := range d.all() {
+		if u.run != nil && leaseOver(ctx, u) {
+			names = append(names, u.name)
+		}
+	}
+	return names
+}
+
+func leaseOver(ctx context.Context, u *unit) bool {
+	ctx, cancel := context.WithTimeout(ctx, leaseEvery)
+	defer cancel()
+	s, err := u.run.Status(ctx)
+	return err == nil && s.Quorum && s.Role == metadata.Primary && s.Grant.Owner && s.LeaseLeft == 0
+}
+
+func (d *server) toc(h host, how fence.Mode, resource string) {
+	words := fence.Words(about.Name, d.node.Name, "", "the lease of resource "+resource+" is over, and it is still primary")
+	d.log.Error(words)
+	if err := h.Warn(words); err != nil {
+		d.log.Error("the kernel's log has no word of it", "reason", err)
+	}
+	if err := h.Reset(how); err != nil {
+		d.log.Error("this machine could not be made to go down", "reason", err)
+	}
+}
+
+// armTOC begins to look at the leases if that can lead to anything.
+func (d *server) armTOC() {
+	c := &d.conf.Cluster
+	if c.TOC == conf.TOCOff || c.Quorum != conf.QuorumMajority {
+		return
+	}
+	system := frunner.OpenSystem() // now: when it is needed, a disk may not answer any more
+	w := leaseWatch{
+		grace: max(c.WatchdogTimeout-c.Lease, 0), // members promise to wait as long as the watchdog takes
+		over:  d.leasesOver,
+		down:  func(resource string) { d.toc(system, fence.Mode(c.TOC), resource) },
+	}
+	d.wg.Go(func() {
+		defer system.Close()
+		w.run(d.ctx)
+	})
+}
