@@ -177,6 +177,11 @@ func (f *Failovers) Round(ctx context.Context, kind Failover) (FailoverResult, e
 		return res, err
 	}
 	other := f.l.other(on)
+	if f.l.o.Majority {
+		if err := f.l.awaitInSync(downLimit); err != nil {
+			return res, err
+		}
+	}
 	res.From = on.Side
 	before := f.load.load.Acked()
 	f.client.Begin()

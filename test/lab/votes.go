@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -44,6 +45,9 @@ func StartVotes(ctx context.Context, l *Lab, on Side, seed uint64) (*Votes, erro
 	}
 	if err == nil {
 		err = v.Writes(ctx, fewWrites)
+	}
+	if err == nil {
+		err = l.awaitInSync(downLimit)
 	}
 	v.Begin()
 	return v, err
@@ -171,4 +175,35 @@ func tells(line string) bool {
 		}
 	}
 	return false
+}
+
+// awaitInSync waits until the view counts every replica on both nodes as in sync: before
+// that the other node may not take over, whatever hastd says of its replica.
+func (l *Lab) awaitInSync(limit time.Duration) error {
+	var last string
+	err := poll(limit, func() (bool, error) {
+		for _, n := range l.Nodes {
+			var c struct {
+				Generation string
+				Resources  []struct {
+					Name   string
+					InSync []string `json:"in_sync"`
+				}
+			}
+			if err := newAPI(n.VipdControl()).call(http.MethodGet, "/v1/cluster", 5*time.Second, nil, &c); err != nil {
+				return false, err
+			}
+			last = fmt.Sprintf("%v: view %s, %v", n.Side, c.Generation, c.Resources)
+			for _, r := range c.Resources {
+				if len(r.InSync) != len(l.Nodes) {
+					return false, nil
+				}
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("lab: waiting for all replicas to count as in sync: %w; %s", err, last)
+	}
+	return nil
 }
