@@ -325,6 +325,9 @@ func (u *group) onElection(from, to carp.State, reason string) {
 
 // onGroup tells people of a change of the group's state.
 func (u *group) onGroup(from, to cluster.State, reason string) {
+	if u.seat != nil {
+		u.seat.poke() // what went down may be handed over
+	}
 	now := time.Now()
 	u.mu.Lock()
 	took := now.Sub(u.since)

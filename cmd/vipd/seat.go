@@ -182,7 +182,7 @@ func (s *seat) look(ctx context.Context) {
 		away = reason
 	case noLink:
 		away = noLinkHere
-	case !fit && time.Since(unfit) > unfitFor:
+	case !fit && (s.u.machine.Status().State == cluster.Faulted || time.Since(unfit) > unfitFor):
 		away = why
 	case st.View.Resource(s.u.conf.Resources[0]) != nil && st.View.Resource(s.u.conf.Resources[0]).Owner != s.q.self:
 		away = "the group's first resource is owned there"
