@@ -2,7 +2,7 @@ package view
 
 // start takes over what was stored. A node that finds nothing is a new one.
 func (m *Machine) start(s Start) {
-	m.ph, m.accAt = idle, m.now
+	m.ph, m.accAt, m.began = idle, m.now, m.now
 	switch {
 	case s.Stored == nil:
 		m.fresh()

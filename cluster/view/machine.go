@@ -56,6 +56,7 @@ const (
 	stagger       = 150 * Millisecond // from one possible asker to the next: a round usually ends within
 	undecided     = 2 * roundTime     // a stored proposal of which nothing more is heard is proposed again
 	linkGrace     = 1 * Second        // a node that restarts, and is heard, has as long to say whom it hears
+	startGrace    = 1 * Second        // a node that starts waits as long for members that it does not hear yet
 	backoffFirst  = 200 * Millisecond
 	backoffMost   = 3200 * Millisecond // four doublings: eight askers then rarely meet
 )
@@ -112,6 +113,7 @@ type Machine struct {
 	made  bool // st changed, its serial is counted up
 	stale bool // what is stored is not st
 	up    bool // a view that names this node was learned since the start
+	began Instant
 	rand  uint64
 
 	ph     phase

@@ -640,3 +640,39 @@ func TestLeavingServesOn(t *testing.T) {
 		t.Errorf("%v", v)
 	}
 }
+
+// A node that starts hears one member before the other: it leaves nobody out before it
+// had the time to hear everybody, and waits no longer than that for who is gone.
+func TestStartLeavesNobodyOut(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		c := newCluster(t, withWitness())
+		c.beats(8, SetOf(0, 1, 2))
+		was := c.m[0].View()
+		c.m[0] = nil
+		for id := range NodeID(2) {
+			c.step(id+1, Guard{Node: 0, Until: c.now + Instant(5*Second)}) // by its lease
+		}
+		c.start(0)
+		for range 3 {
+			c.now += Instant(250 * Millisecond)
+			for id, hears := range []Set{SetOf(2), SetOf(0, 2), SetOf(0, 1)} {
+				c.step(NodeID(id), Heard{hears})
+				c.do(NodeID(id), c.m[NodeID(id)].Greet())
+			}
+			c.deliver(SetOf(0, 1, 2))
+		}
+		if v := c.m[0].View(); v.Stamp != was.Stamp || c.m[0].Up() {
+			t.Fatalf("0.75 s after the start: %v", v)
+		}
+		want := SetOf(0, 2)
+		if gone {
+			c.beats(4, SetOf(0, 2))
+		} else {
+			c.beats(2, SetOf(0, 1, 2))
+			want = SetOf(0, 1, 2)
+		}
+		if v := c.m[0].View(); v.Set() != want || !c.m[0].Up() || v.Resource("data").Owner != 0 {
+			t.Errorf("gone %v: %v", gone, v)
+		}
+	}
+}

@@ -263,6 +263,10 @@ func (m *Machine) steer() {
 		m.askAt, m.tries, m.asked = 0, 0, ""
 		return
 	}
+	if m.early() {
+		m.askAt = 0 // the next heartbeat looks again
+		return
+	}
 	if m.askAt == 0 {
 		m.askAt = m.now.add(Duration(m.random() % uint64(stagger/4)))
 		if !mine {
@@ -280,6 +284,13 @@ func (m *Machine) steer() {
 		}
 		m.ask(all, nil)
 	}
+}
+
+// early says whether this node has just started and not heard every member yet. Whom it
+// leaves out would have to be copied to again, although nothing is wrong with it.
+func (m *Machine) early() bool {
+	v := m.st.View
+	return !m.up && v != nil && m.now < m.began.add(startGrace) && v.Set()&^m.links()&^SetOf(m.cfg.Self) != 0
 }
 
 // wait tells once why nothing can be decided here.
