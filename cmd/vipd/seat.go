@@ -24,7 +24,7 @@ type seat struct {
 	wake chan struct{}
 
 	mu       sync.Mutex
-	joined   bool
+	joined   time.Time // zero: not yet
 	fit      bool
 	why      string    // it is not fit
 	unfit    time.Time // since when
@@ -52,6 +52,8 @@ const (
 	resignFor = 10 * time.Second
 	// giveAgain is the time between two attempts to hand over.
 	giveAgain = 2 * time.Second
+	// linkWait is how long the election takes at most to know of a link that is there.
+	linkWait = time.Second
 )
 
 const noLinkHere = "no interface of the group has a link here"
@@ -69,7 +71,7 @@ func (s *seat) Join(bool) {
 		e.Join(false) // it only says what is decided here
 	}
 	s.mu.Lock()
-	s.joined = true
+	s.joined = time.Now()
 	s.mu.Unlock()
 	s.poke()
 }
@@ -152,7 +154,7 @@ func (s *seat) look(ctx context.Context) {
 		s.resigned = resigned
 	}
 	s.mu.Unlock()
-	if !joined {
+	if joined.IsZero() {
 		return
 	}
 	st := s.q.run().Status()
@@ -163,11 +165,12 @@ func (s *seat) look(ctx context.Context) {
 	}
 	noLink := !s.linked()
 	switch {
+	case s.told == "" && s.undecided(&st, mine, all, noLink && time.Since(joined) < linkWait):
 	case all && noLink && (s.told != "master" || s.able()):
 		s.tell("backup", noLinkHere)
 	case all && resigned.IsZero():
 		s.tell("master", fmt.Sprintf("view %s names this node owner", st.View.Stamp))
-	case !all && (s.told == "master" || st.Up):
+	case !all && (s.told == "master" || st.Up || s.told == "" && len(mine) == 0):
 		s.tell("backup", s.because(&st))
 	case !resigned.IsZero():
 		s.told = "backup" // it knows: it said so
@@ -190,6 +193,20 @@ func (s *seat) look(ctx context.Context) {
 		return
 	}
 	s.hand(ctx, &st, mine, away)
+}
+
+// undecided says whether it is not clear yet, after the start, if this node serves the
+// group: the view gives it the group, and there is no lease yet; or the election has not
+// found its link. A group that was found up is kept meanwhile, and its machine bounds
+// for how long.
+func (s *seat) undecided(st *mrunner.Status, mine []string, all, early bool) bool {
+	switch {
+	case st.View == nil:
+		return true
+	case all:
+		return early
+	}
+	return len(mine) == len(s.u.conf.Resources)
 }
 
 // mine are the resources of the group that the view gives to this node; all says

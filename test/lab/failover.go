@@ -60,6 +60,8 @@ const (
 	// frozenSlack is how much longer than the time after which a master counts as dead
 	// a controller stands still: it counts that from its next advert on.
 	frozenSlack = 1500 * time.Millisecond
+	// plannedPause is what a client may have to wait in an orderly switch.
+	plannedPause = 500 * time.Millisecond
 	// fewWrites are acknowledged before and after each fault.
 	fewWrites = 100
 )
