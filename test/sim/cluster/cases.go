@@ -24,10 +24,10 @@ var Cases = []Case{
 	{3, "only the replication port is cut", case3},
 	{4, "a wiped witness hears the losing side", case4},
 	{5, "witness lost, then the owner", case5},
-	{11, "hastd stands still", func(w *World, p *pair) { case11(w, p, false, func(h *host, d view.Duration) { h.stallStorage(d) }) }},
-	{11, "vipd stands still", func(w *World, p *pair) { case11(w, p, true, func(h *host, d view.Duration) { h.stallVipd(d) }) }},
-	{11, "both stand still", func(w *World, p *pair) { case11(w, p, true, w.stall) }},
-	{11, "the machine is paused, and its clock", func(w *World, p *pair) { case11(w, p, true, w.stallWithClock) }},
+	{11, "hastd stands still", func(w *World, p *pair) { case11(w, p, 0, func(h *host, d view.Duration) { h.stallStorage(d) }) }},
+	{11, "vipd stands still", func(w *World, p *pair) { case11(w, p, 1, func(h *host, d view.Duration) { h.stallVipd(d) }) }},
+	{11, "both stand still", func(w *World, p *pair) { case11(w, p, 1, w.stall) }},
+	{11, "the machine is paused, and its clock", func(w *World, p *pair) { case11(w, p, 1, w.stallWithClock) }},
 	{12, "a power cut, and one link slow at boot", case12},
 }
 
@@ -208,16 +208,15 @@ func case5(w *World, p *pair) {
 }
 
 // case11: the owner, or a part of it, stands still for a minute. Whatever it decided
-// before it tells nobody afterwards. As long as vipd renews its lease nobody takes over
-// for a hastd that stands still.
-func case11(w *World, p *pair, replaced bool, stall func(h *host, d view.Duration)) {
+// before it tells nobody afterwards. A hastd that stands still is killed by its vipd, and
+// serves again; else the other node takes over.
+func case11(w *World, p *pair, by int, stall func(h *host, d view.Duration)) {
 	o := p.hosts[0]
 	w.untilServedBy(p, 0, "served by alpha")
 	stall(o, 60*second)
 	end := w.now + int64(60*second)
-	if replaced {
-		w.untilServedBy(p, 1, "served by bravo")
-	}
+	w.runFor(second)
+	w.untilServedBy(p, by, "served again")
 	w.runFor(view.Duration(end-w.now) + 100*millisecond)
 	w.whole(p)
 }

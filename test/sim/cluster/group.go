@@ -194,6 +194,10 @@ func (g *group) role(r metadata.Role, force bool) {
 // leave takes everything down and says so; stay takes that back.
 func (v *vipd) leave() {
 	v.leaving, v.told = true, false
+	v.step(member.Leaving{})
+	if !v.alive() {
+		return
+	}
 	for _, g := range v.groups {
 		g.stop(view.Nobody)
 	}

@@ -213,13 +213,20 @@ func (h *host) wipe() {
 	h.durable, h.inc = nil, 0
 }
 
-// pause is for how long hastd stands still between a decision and what it tells.
+// pause is for how long hastd stands still between a decision and what it tells: alone, or
+// with its whole host.
 func (w *World) pause(h *host) int64 {
 	if w.quiet || !w.chance(w.prof.stalls) {
 		return 0
 	}
-	w.count("fault still before an answer")
 	d := w.span(10*millisecond, 2*leaseTime)
+	if w.chance(0.4) {
+		w.count("fault a node still before an answer")
+		d += w.span(leaseTime, 4*leaseTime)
+		h.stallVipd(d)
+	} else {
+		w.count("fault hastd still before an answer")
+	}
 	w.tracef("hastd of node %d stands still for %d ms before it tells", h.id, d/millisecond)
 	h.stallStorage(d)
 	return int64(d)

@@ -34,4 +34,30 @@ func (w *World) look() {
 		p.Look()
 	}
 	w.oracleKept("at a random moment")
+	w.oracleSplit()
+}
+
+// oracleSplit: nobody writes apart unless a person forces. (In memsync a write that the
+// peer only received parts them when the connection is lost.)
+func (w *World) oracleSplit() {
+	if w.chain.Forced || w.forced() {
+		return
+	}
+	for _, p := range w.pairs {
+		if p.parted() && p.Written() {
+			w.violate("split", "%s: two histories, although nobody forced\n%s", p.name, w.status())
+		}
+	}
+}
+
+// parted says whether a replica reports two histories.
+func (p *pair) parted() bool {
+	for side := range p.hosts {
+		if p.Running(side) {
+			if st := p.Status(side); st.Connection == "split-brain" || st.Status == "split-brain" {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -124,6 +124,10 @@ func (w *World) oracleMajority(gone *host) {
 // goodReplica says whether a host that is there is in sync by the view and its replica
 // can be served.
 func (w *World) goodReplica(p *pair, r *view.Resource, v *view.View, gone *host) bool {
+	if p.parted() {
+		w.count("one missing: two histories")
+		return false
+	}
 	for side, h := range p.hosts {
 		if h != gone && r.InSync.Has(h.id) && h.inc == v.InSyncAs(h.id) && p.Running(side) && p.Consistent(side) && p.Status(side).Disk == "uptodate" {
 			return true

@@ -51,9 +51,7 @@ func (w *World) shows(p *pair, side int) {
 		return
 	}
 	if !g.Owner {
-		// The lease was looked at when the promotion began. It serves nobody.
-		w.count("promoted after its grant was gone")
-		return
+		w.violate("owner", "node %d shows %s by %s, which does not make it the owner", h.id, p.name, number(g.Generation))
 	}
 	if p.MayAnswer(1-side) && w.counts(p, p.Grant(1-side).Generation) && !w.stood {
 		o := p.hosts[1-side]

@@ -17,6 +17,9 @@ const (
 	orderLimit  = 1 * second // for hastd's answer to a grant
 	roleLimit   = 5 * second // to an order about a role
 	leastWait   = millisecond
+	// hastdTimeout is how long hastd may say nothing before it is killed.
+	hastdTimeout = 3 * second
+	hastdEvery   = 500 * millisecond
 	// overdueMost is how many ticks in a row may leave something due.
 	overdueMost = 20
 )
@@ -28,9 +31,11 @@ type vipd struct {
 	heardAt [view.MaxNodes]view.Instant // 0: never
 	tickAt  view.Instant
 	groups  []*group
-	leaving bool // ordered
-	told    bool // and said, since everything is down
-	overdue int  // ticks in a row that changed nothing
+	leaving bool  // ordered
+	told    bool  // and said, since everything is down
+	overdue int   // ticks in a row that changed nothing
+	silent  int64 // since when hastd does not answer; 0: it does, or there is none
+	askedAt int64 // when that was looked at last
 	pending map[int]func()
 	calls   int
 }
@@ -65,6 +70,10 @@ func (h *host) startVipd() {
 	w.after(w.span(0, beatEvery), v.beat)
 	for _, g := range v.groups {
 		w.after(w.span(0, statusEvery), g.poll)
+	}
+	if len(v.groups) > 0 {
+		v.askedAt = w.now
+		w.after(hastdEvery, v.guardHastd)
 	}
 }
 
@@ -277,6 +286,34 @@ func (v *vipd) call(r *replica, limit view.Duration, c replicate.Command, done f
 			w.after(w.delay(), func() { end(answer{ok: gone, why: "no hastd"}) })
 		}
 	})
+}
+
+// guardHastd kills a hastd that stands still, unless vipd did so itself.
+func (v *vipd) guardHastd() {
+	h := v.h
+	w := h.w
+	if !v.alive() {
+		return
+	}
+	w.after(hastdEvery, v.guardHastd)
+	if h.standsStill() {
+		return
+	}
+	if w.now-v.askedAt > int64(hastdTimeout/2) {
+		v.silent = 0
+	}
+	v.askedAt = w.now
+	r := h.replicas[0]
+	switch {
+	case !r.p.Running(r.side) || !r.p.Frozen(r.side):
+		v.silent = 0
+	case v.silent == 0:
+		v.silent = w.now
+	case w.now-v.silent >= int64(hastdTimeout):
+		v.silent = 0
+		w.count("a silent hastd is killed")
+		h.killStorage()
+	}
 }
 
 // connectionsEnd: hastd is gone, and whoever waits for it notices.

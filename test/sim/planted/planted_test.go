@@ -30,16 +30,12 @@ func TestOraclesCovered(t *testing.T) {
 			}
 			continue
 		}
-		if b.Sim == viewSim {
-			has["views: "+b.Oracle] = true
-		} else {
-			has[b.Oracle] = true
-		}
+		has[map[string]string{viewSim: "views: ", clusterSim: "cluster: "}[b.Sim]+b.Oracle] = true
 		if b.Took < 1 || b.Took > b.Runs {
 			t.Errorf("planted bug %q: caught in run %d of at most %d", b.Name, b.Took, b.Runs)
 		}
 	}
-	for _, o := range slices.Concat(Oracles, viewOracles) {
+	for _, o := range slices.Concat(Oracles, viewOracles, clusterOracles) {
 		if !has[o] {
 			t.Errorf("no bug is planted for oracle %s", o)
 		}

@@ -1,0 +1,50 @@
+package planted
+
+// clusterSim is the simulation of the whole cluster, which has oracles of its own.
+const clusterSim = "test/sim/cluster/cmd/cluster"
+
+var clusterOracles = []string{"cluster: kept", "cluster: one"}
+
+// The mistakes between views, leases, grants and replicas: what no part sees alone.
+func init() {
+	for _, b := range clusterBugs {
+		b.Name = "cluster: " + b.Name
+		if b.Test == "" {
+			b.Sim = clusterSim
+		}
+		Bugs = append(Bugs, b)
+	}
+}
+
+var clusterBugs = []Bug{
+	// The machine looks at the lease too; what stood still since is for the shell.
+	{Name: "the lease is not looked at before applications are told", Oracle: "one", Runs: 1000, Took: 3, Edits: []Edit{
+		{"test/sim/lease.go", "	may := n.mayAnswer()\n", "	may := true\n"},
+	}},
+	{Name: "nobody looks at the lease before an answer", Oracle: "one", Runs: 400, Took: 19, Edits: []Edit{
+		{"test/sim/lease.go", "	may := n.mayAnswer()\n", "	may := true\n"},
+		{"replicate/grant.go", "	case !m.leased():\n		return \"no-lease\"\n", ""},
+	}},
+	{Name: "the hold ends at the proposal", Oracle: "kept", Runs: 400, Took: 3, Edits: []Edit{
+		{"cluster/member/member.go", "			r.drop = true\n			m.views(view.Drop{Resource: r.name})\n", "			r.drop, r.want.Hold = true, false\n			m.views(view.Drop{Resource: r.name})\n"},
+		{"replicate/grant.go", "		g.Hold = g.Hold || old.Hold\n", ""},
+	}},
+	{Name: "a primary holds for nobody", Oracle: "kept", Runs: 400, Took: 3, Edits: []Edit{
+		{"replicate/grant.go", "	case m.grant.Hold && m.phase != linked:\n		return \"reconfiguration\" // a view without the peer ends it\n", ""},
+	}},
+	// In whole runs the owner's lease is over by the time that a later view is committed,
+	// so these three are played without one's end.
+	{Name: "a replica takes an owner of an older generation", Test: "./test/sim/cluster -run TestRefused/an_owner", Edits: []Edit{
+		{"replicate/grant.go", "	case m.peer.Role == metadata.Primary && !g.PeerOwner && m.peer.Generation <= g.Generation:\n		return peer + \" is primary by an older view\"\n", ""},
+		{"replicate/grant.go", "	case m.role != metadata.Primary && m.phase == linked && m.peer.Role == metadata.Primary && !g.PeerOwner:\n		m.hangUp(m.cfg.Peer + \" does not own \" + m.cfg.Resource + \" any more\")\n", ""},
+	}},
+	{Name: "another incarnation's confirmation counts", Test: "./test/sim/cluster -run TestRefused/another", Edits: []Edit{
+		{"replicate/grant.go", "	case m.peer.Incarnation != g.Peer:\n		return peer + \" was started anew, and the cluster's view names the one before\"\n", ""},
+		{"replicate/grant.go", "	case old != 0 && g.Peer != old:\n		m.hangUp(m.cfg.Peer + \" was started anew\")\n", ""},
+	}},
+	{Name: "a restarted hastd goes on before it is told a generation", Test: "./test/sim/cluster -run TestRefused/a_hastd", Edits: []Edit{
+		{"replicate/grant.go", "	case !m.cfg.NeedLease:\n		return \"\"\n	case g.Generation == 0:", "	case !m.cfg.NeedLease || g.Generation == 0:\n		return \"\"\n	case false:"},
+		{"replicate/grant.go", "	case m.peer.Generation == 0:", "	case false:"},
+		{"replicate/grant.go", "	case m.peer.Incarnation != g.Peer:", "	case m.peer.Incarnation != g.Peer && m.peer.Generation != 0:"},
+	}},
+}
