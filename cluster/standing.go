@@ -26,6 +26,12 @@ const (
 // was promoted while this node stood still or was cut off, and wrote.
 func (r *Replica) Overtaken() bool { return r.Role == "primary" && r.Suspended == "peer-primary" }
 
+// Lost says whether nothing ends a primary's suspension in time for a group that goes
+// down: it was overtaken, it has no lease, or it has neither a disk nor its peer.
+func (r *Replica) Lost() bool {
+	return r.Overtaken() || r.Suspended == "no-lease" || r.Suspended != "" && (r.Disk == "failed" || r.Disk == "diskless")
+}
+
 // Standing says from the replicas of a group whether this node may become master,
 // and how much worse than its rank it is. The reason names all that counts, so that
 // a change of it is a change of the cause.

@@ -425,15 +425,27 @@ func TestOldAnswersLoseNothing(t *testing.T) {
 	}
 }
 
-// What an overtaken primary holds ends in errors as soon as the group goes down, and
-// not before: the programs that wait for it could not be stopped.
-func TestOvertakenPrimaryLetsGo(t *testing.T) {
+// What a primary holds that was overtaken, or has neither its disk nor its peer, ends in
+// errors as soon as the group goes down, and not before: the programs that wait for it
+// could not be stopped.
+func TestLostPrimaryLetsGo(t *testing.T) {
+	for name, change := range map[string]func(*cluster.Replica){
+		"overtaken": func(r *cluster.Replica) { r.Suspended = "peer-primary" },
+		"no disk and no peer": func(r *cluster.Replica) {
+			r.Suspended, r.Disk, r.Connection = "reconfiguration", "failed", "connecting"
+		},
+	} {
+		t.Run(name, func(t *testing.T) { lostPrimary(t, change) })
+	}
+}
+
+func lostPrimary(t *testing.T, change func(*cluster.Replica)) {
 	h := newHall(t, false)
 	s := &store{replica: good("primary")}
 	w := &Watch{Group: h.g, Storage: s, Resources: []string{"data"}, Every: time.Hour, Silence: time.Hour, Log: quiet, heard: make([]time.Time, 1)}
 	h.g.Tell(cluster.Event{Kind: cluster.EvElected, Master: true})
 	h.wait(cluster.Online)
-	s.with(func() { s.replica.Suspended = "peer-primary" })
+	s.with(func() { change(&s.replica) })
 	w.look(t.Context())
 	if st := h.g.Status(); len(s.orders) != 0 {
 		t.Fatalf("orders %v although the group is %v", s.orders, st.State)

@@ -202,7 +202,7 @@ func (w *Watch) look(ctx context.Context) {
 			w.Group.Tell(cluster.Event{Kind: cluster.EvLost, Part: i, Err: lost[i]})
 		case fresh[i] && state == "up" && r.Role != "primary":
 			w.Group.Tell(cluster.Event{Kind: cluster.EvLost, Part: i, Err: "its role is " + r.Role + ", and nobody here ordered that"})
-		case fresh[i] && (r.Overtaken() || r.Suspended == "no-lease") && before.State == cluster.Stopping:
+		case fresh[i] && r.Lost() && before.State == cluster.Stopping:
 			w.release(ctx, r.Name)
 		case fresh[i] && state == "down" && r.Role == "init" && !before.Frozen:
 			w.follow(ctx, r.Name)
@@ -216,8 +216,8 @@ func (w *Watch) look(ctx context.Context) {
 	}
 }
 
-// release ends the requests that a primary holds which was overtaken, or has no lease, so
-// that the programs and the mount that wait for them can be stopped. None of them was
+// release ends the requests that a primary holds for ever (cluster.Replica.Lost), so that
+// the programs and the mount that wait for them can be stopped. None of them was
 // acknowledged.
 func (w *Watch) release(ctx context.Context, name string) {
 	ask, cancel := context.WithTimeout(ctx, askLimit)

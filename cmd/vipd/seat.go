@@ -33,6 +33,7 @@ type seat struct {
 
 	// Of run alone.
 	told      string // what the group was told: "", "master", "backup"
+	lame      bool   // it was told so since this node became unfit as master
 	gaveAt    time.Time
 	appointed view.Instant // until when adverts were told to speak for this node; 0: they do not
 
@@ -163,11 +164,15 @@ func (s *seat) look(ctx context.Context) {
 		s.taken(resigned)
 		resigned = time.Time{}
 	}
-	noLink := !s.linked()
+	noLink, sick := !s.linked(), !fit && time.Since(unfit) > unfitFor
+	s.lame = s.lame && sick
 	switch {
 	case s.told == "" && s.undecided(&st, mine, all, noLink && time.Since(joined) < linkWait):
 	case all && noLink && (s.told != "master" || s.able()):
 		s.tell("backup", noLinkHere)
+	case all && sick && (s.lame || s.told == "master" && s.able()):
+		s.lame = true
+		s.tell("backup", why)
 	case all && resigned.IsZero():
 		s.tell("master", fmt.Sprintf("view %s names this node owner", st.View.Stamp))
 	case !all && (s.told == "master" || st.Up || s.told == "" && len(mine) == 0):
