@@ -185,22 +185,33 @@ func (m *Machine) onClean(msg *Msg) {
 	}
 }
 
-// partSecondary puts away what the lost primary had asked.
+// partSecondary puts away what the lost primary had asked, but for its writes: what was
+// received is written, in order, before anything else is agreed to. In memsync it may be
+// acknowledged.
 func (m *Machine) partSecondary() {
+	owed := func(r *req) bool {
+		return (r.kind == kApplyWrite || r.kind == kApplyZero) && m.disk == diskOpen
+	}
 	kept := m.queue[:0]
 	for _, r := range m.queue {
 		if r.kind.ofPrimary() {
 			kept = append(kept, r)
 			continue
 		}
+		if owed(r) {
+			r.orphan = true
+			kept = append(kept, r)
+			continue
+		}
 		m.endApply(r)
 	}
-	m.queue = kept
+	clear(m.queue[len(kept):])
+	m.queue, m.retry = kept, true
 	for _, r := range append([]*req(nil), m.active...) {
 		if r.kind.ofPrimary() {
 			continue
 		}
-		if r.state == rJournal {
+		if r.state == rJournal && !owed(r) {
 			m.journal--
 			m.endApply(r)
 			continue
@@ -232,7 +243,16 @@ func (m *Machine) secondaryDiskFailed() {
 		r.op = 0
 		m.endApply(r)
 	}
-	m.journal = 0
+	kept := m.queue[:0]
+	for _, r := range m.queue { // those of a connection that was lost before
+		if r.kind.ofPrimary() {
+			kept = append(kept, r)
+		} else {
+			m.endApply(r)
+		}
+	}
+	clear(m.queue[len(kept):])
+	m.queue, m.journal = kept, 0
 }
 
 // takeOver is the secondary's durable step when the primary's disk failed: from
