@@ -56,6 +56,12 @@ func (m *Machine) onGrant(c *Command) {
 	if g.Generation != old.Generation {
 		m.newView(old.Peer)
 	}
+	if m.owed && m.role == metadata.Primary && m.phase != linked && g.Owner && !g.Hold {
+		m.owed = false
+		if m.sound() && !m.marks().Has(metadata.Raised) {
+			m.raise() // the peer is out, and may lack what it had only received
+		}
+	}
 	m.suspension()
 	m.thaw()
 	m.finish(c, nil)

@@ -312,3 +312,33 @@ func TestPromotionEndsWithTheGrant(t *testing.T) {
 		}
 	}
 }
+
+// memsync: what the peer had received when it was lost is the peer's to write while the
+// view counts it as in sync. Only a view without it makes this replica the one that has it.
+func TestReceivedWritesAreThePeersByTheView(t *testing.T) {
+	for _, out := range []bool{true, false} {
+		s := leader(t, func(c *Config) { c.Mode = Memsync })
+		s.silently(func() {
+			s.write(1, 0, block)
+			s.done("commit")
+			s.done("disk write")
+			s.says(Msg{Kind: MsgReceived, Seqs: []uint64{s.sent[len(s.sent)-1].Seq}})
+		})
+		if err, ok := s.replies[1]; !ok || err != OK {
+			t.Fatalf("not acknowledged: %v", s.replies)
+		}
+		s.silently(func() { s.loses("the connection was reset"); s.settle() })
+		if s.m.marks().Has(metadata.Raised) {
+			t.Fatal("raised while the peer counts as in sync")
+		}
+		g := s.owner(2)
+		g.Hold = false
+		if g.Peer = 0; !out {
+			g.Owner, g.Peer, g.PeerOwner = false, incB, true
+		}
+		s.silently(func() { s.granted(g); s.settle() })
+		if raised := s.m.marks().Has(metadata.Raised); raised != out {
+			t.Errorf("the peer is out %v: raised %v", out, raised)
+		}
+	}
+}

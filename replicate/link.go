@@ -185,13 +185,19 @@ func (m *Machine) part(reason string) {
 
 func (m *Machine) partPrimary() {
 	unconfirmed := false
+	m.owed = false
 	for _, r := range m.unanswered() {
+		received := r.peer == inMemory
 		r.peer = none
 		switch {
 		case r.kind == kRead:
 			m.requeue(r)
 		case r.state == rAnswered:
-			unconfirmed = unconfirmed || !r.broken
+			// A peer that counts as in sync by the view writes what it received: until a
+			// view without it there is nothing that only this replica has.
+			owed := received && m.cfg.NeedLease && m.grant.Hold
+			m.owed = m.owed || owed && !r.broken
+			unconfirmed = unconfirmed || !owed && !r.broken
 			m.settleWrite(r)
 		}
 	}

@@ -98,6 +98,7 @@ type Machine struct {
 	grant        Grant  // what the cluster's view allows
 	syncedPeer   uint64 // the peer's incarnation, if its replica holds all that was acknowledged
 	overtaken    bool   // the peer is primary too, and has newer data
+	owed         bool   // writes were acknowledged that the peer, in sync by the view, had only received
 	taking       bool   // the peer is taking over the record
 	badDisk      bool   // this disk failed while the peer's replica was good
 	marked       bool   // … and that is recorded

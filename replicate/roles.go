@@ -214,7 +214,7 @@ func (m *Machine) setRole(r metadata.Role) {
 	}
 	old := m.role
 	m.role = r
-	m.askUntil, m.sleptAt, m.awakeAt, m.overtaken = 0, 0, 0, false
+	m.askUntil, m.sleptAt, m.awakeAt, m.overtaken, m.owed = 0, 0, 0, false, false
 	m.report(Report{Kind: ReportRole, Old: old.String(), New: r.String()})
 }
 
@@ -326,10 +326,10 @@ func (m *Machine) promotionRefusal(force bool) *Refusal {
 		return refuse(fmt.Sprintf("this replica is %s and %s is not connected", sb.Marks&marked, peer), "bring "+peer+" back, or "+forceHint)
 	case force:
 		return nil
-	case m.word == wordSplit:
-		return refuse("split-brain: "+m.wordReason, m.wordHint)
 	case m.leased():
 		return nil // by the view this replica has everything: the peer need not be asked
+	case m.word == wordSplit:
+		return refuse("split-brain: "+m.wordReason, m.wordHint)
 	case sb.Resuid == 0 && !up:
 		return refuse("this replica is new and "+peer+" cannot be asked whether it has data", "start "+peer+", or, if it has none: hastctl role primary --force "+m.cfg.Resource)
 	case m.unclean && !up:

@@ -14,7 +14,7 @@ func TestReceivedIsWrittenAfterTheConnection(t *testing.T) {
 	s.secondary(true)
 	s.silently(func() {
 		s.says(Msg{Kind: MsgWrite, Seq: 1, Off: 0, Len: block, Buf: 501})
-		s.done("commit") // of the activity log
+		s.done("commit")                                                  // of the activity log
 		s.says(Msg{Kind: MsgWrite, Seq: 2, Off: 0, Len: block, Buf: 502}) // waits for the first
 		s.says(Msg{Kind: MsgRead, Seq: 3, Off: 0, Len: block})            // waits, and nobody wants it any more
 		s.loses("the connection was reset")
