@@ -282,7 +282,7 @@ func (m *Machine) admit(r *req) bool {
 	}
 	r.store, r.commit = m.st, commit
 	switch {
-	case r.kind.ofPrimary() && m.phase != linked:
+	case m.phase != linked: // a primary alone, or what a secondary still owes a lost one
 		first, n := metadata.Touched(r.off, r.length)
 		m.st.Dirty.Set(first, n)
 	default:

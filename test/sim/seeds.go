@@ -25,5 +25,6 @@ var NamedSeeds = []NamedSeed{
 	{8151908, "sleeper-answers-a-flush", "the judge asked a replica that was promoted by force meanwhile for what a frozen primary answered when it woke"},
 	{1500109390, "zeroes-prove-nothing", "async: the judge took zeroes on a target for a later zeroing that had never come there, and held it to a write it had given up"},
 	{1600079733, "parted-by-order", "the judge wanted a primary that woke and was disconnected by order to ask its peer, because it was to connect again 4 ms later"},
+	{1800009595, "owed-after-the-loss", "what a secondary wrote after its connection was lost was in no map: a later copying left it different"},
 	{200011282, "max-rate-after-a-sleep", "a clock that leapt by minutes made the product of max-rate and time overflow, and the sync rested for as long"},
 }
