@@ -35,6 +35,18 @@ var troubles = []trouble{
 		return newCluster(t, "data", "/nowhere/disk").args("group", "switch", "data")
 	}, 69, `vipd is not running: nobody listens on .*vipd\.sock`, `systemctl start vipd`},
 
+	{"node state, vipd not running", func(t *testing.T) []string {
+		return newCluster(t, "data", "/nowhere/disk").args("node", "state")
+	}, 69, `vipd is not running: nobody listens on .*vipd\.sock`, `systemctl start vipd`},
+
+	{"others are down, and nobody to ask", func(t *testing.T) []string {
+		return newCluster(t, "data", "/nowhere/disk").args("node", "start", "--others-are-down")
+	}, 64, `nobody can be asked`, `--yes`},
+
+	{"both forces", func(t *testing.T) []string {
+		return newCluster(t, "data", "/nowhere/disk").args("node", "start", "--others-are-down", "--bootstrap", "--yes")
+	}, 64, `do not go together`, `never ran`},
+
 	{"group without a command", func(t *testing.T) []string {
 		return newCluster(t, "data", "/nowhere/disk").args("group")
 	}, 64, `no command given`, `group --help`},

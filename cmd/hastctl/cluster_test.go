@@ -64,3 +64,35 @@ alpha*  0   -      -      -      -
 		t.Errorf("with quorum off it is\n%swant\n%s", b.String(), off)
 	}
 }
+
+func TestNodeStateAndMap(t *testing.T) {
+	at := time.Date(2026, 11, 22, 10, 0, 1, 0, time.Local)
+	last := &api.NodeEnd{Reason: api.ReasonAbort, Who: "root", Time: at}
+	for _, c := range []struct {
+		st   api.NodeState
+		want string
+	}{
+		{api.NodeState{State: "running", Last: last}, "state: running\nreason: -\nlast stop: user initiated abort, by root at 2026-11-22 10:00:01\n"},
+		{api.NodeState{State: "aborted", Reason: api.ReasonAbort, Last: last}, "state: aborted\nreason: user initiated abort\n"},
+		{api.NodeState{State: "waiting", Reason: api.ReasonQuorum, Detail: "view 0.2"}, "state: waiting\nreason: lost quorum (view 0.2)\n"},
+		{api.NodeState{State: "joining", Detail: "no view is known"}, "state: joining\nreason: no view is known\n"},
+	} {
+		var b strings.Builder
+		printNode(&b, c.st)
+		if b.String() != c.want {
+			t.Errorf("it is\n%swant\n%s", b.String(), c.want)
+		}
+	}
+	var b strings.Builder
+	printMap(&b, api.Cluster{Quorum: "majority", Nodes: []api.ClusterNode{
+		{Name: "alpha", Self: true, State: "member", Heard: true, Addresses: []string{"10.0.0.1", "10.0.1.1"}},
+		{Name: "charlie", ID: 2, Witness: true, State: "excluded", Addresses: []string{"10.0.0.3"}},
+	}}, false)
+	const want = `ID  NODE     STORAGE            STATE
+0   alpha*   10.0.0.1 10.0.1.1  member
+2   charlie  none: a witness    excluded, not heard
+`
+	if b.String() != want {
+		t.Errorf("it is\n%swant\n%s", b.String(), want)
+	}
+}

@@ -65,8 +65,8 @@ func (a *app) tree() *cobra.Command {
 		Use:   "hastctl",
 		Short: "control replicated block devices",
 		Long: `hastctl creates and shows replicas, switches roles, and watches and repairs the
-resources of hastd on this node; cluster, group, vip, clear and summary ask vipd, for
-the membership and for groups.
+resources of hastd on this node; cluster, node, group, vip, clear and summary ask
+vipd, for the membership and for groups.
 
 Data goes to standard output, errors and hints to standard error. Exit status:
 0 done, 64 wrong usage or unknown name, 69 daemon not reachable, 70 internal
@@ -97,7 +97,7 @@ again), 77 refused by a policy or rule, 78 mistakes in the configuration. With
 		a.createCommand(), a.dumpCommand(),
 		a.roleCommand(), a.statusCommand(), a.listCommand(), a.eventsCommand(),
 		a.connectCommand(), a.disconnectCommand(), a.resumeCommand(), a.recoverCommand(),
-		a.clusterCommand(), a.groupCommand(), a.vipCommand(), a.clearCommand(), a.summaryCommand(),
+		a.clusterCommand(), a.nodeCommand(), a.groupCommand(), a.vipCommand(), a.clearCommand(), a.summaryCommand(),
 		a.checkCommand(), a.keygenCommand(), a.reloadCommand(), a.versionCommand(), a.demoCommand(),
 	)
 	return root

@@ -31,7 +31,7 @@ type beats struct {
 	run   *brunner.Runner
 	names map[beat.NodeID]string
 	told  chan beat.Effect
-	end   context.CancelFunc
+	end   context.CancelCauseFunc
 	ended <-chan struct{}
 	wg    sync.WaitGroup
 }
@@ -63,7 +63,7 @@ func (s *server) startBeats() {
 		s.o.Log.Error("there are no heartbeats: what the other nodes have is not known here", "reason", err)
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
 	b.end, b.ended = cancel, ctx.Done()
 	b.wg.Go(func() {
 		if err := b.run.Run(ctx); err != nil {
@@ -97,12 +97,12 @@ func (b *beats) status(ctx context.Context) ([]beat.NodeStatus, error) {
 	return list, err
 }
 
-// stop says goodbye.
-func (b *beats) stop() {
+// stop says goodbye, unless why says otherwise.
+func (b *beats) stop(why error) {
 	if b == nil {
 		return
 	}
-	b.end()
+	b.end(why)
 	b.wg.Wait()
 }
 

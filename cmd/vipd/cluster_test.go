@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/exit"
 )
 
@@ -14,6 +15,12 @@ func TestClusterWithQuorumOff(t *testing.T) {
 	n.run()
 	if _, err := n.c.Own(context.Background(), "data", false); exit.CodeOf(err) != exit.Refused || exit.HintOf(err) == "" {
 		t.Errorf("ownership with quorum off: %v", err)
+	}
+	if st, err := n.c.NodeState(context.Background()); err != nil || st.State != "running" {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if _, err := n.c.OrderNode(context.Background(), "stop", api.NodeRequest{}); exit.CodeOf(err) != exit.Refused || exit.HintOf(err) == "" {
+		t.Errorf("node stop with quorum off: %v", err)
 	}
 	for end := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
 		c, err := n.c.Cluster(context.Background())

@@ -8,9 +8,33 @@
 // what would lose data.
 package main
 
-import "hastd/cmd/internal/daemon"
+import (
+	"os"
+	"os/exec"
+	"syscall"
 
-func main() { daemon.Main(about, begin) }
+	"hastd/cmd/internal/daemon"
+)
+
+func main() {
+	daemon.Main(about, func(o daemon.Setup) (daemon.Process, error) {
+		s, err := start(o, execAgain)
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	})
+}
+
+// execAgain puts the program that is installed now in this one's place: same process,
+// same arguments. It returns only if that fails.
+func execAgain() error {
+	path, err := exec.LookPath(os.Args[0])
+	if err != nil {
+		return err
+	}
+	return syscall.Exec(path, os.Args, os.Environ())
+}
 
 var about = daemon.About{
 	Name:  "vipd",
@@ -22,13 +46,4 @@ error, tells systemd when it is ready, and takes its groups down on SIGTERM.
 hastctl group, vip, clear and events control and show it.
 
 Addresses have a lifetime in the kernel: they vanish by themselves if vipd dies.`,
-}
-
-// begin starts the daemon.
-func begin(o daemon.Setup) (daemon.Process, error) {
-	s, err := start(o)
-	if err != nil {
-		return nil, err // not a nil *server in an interface
-	}
-	return s, nil
 }

@@ -18,6 +18,9 @@ func (s *server) Own(ctx context.Context, resource string, force bool) error {
 	if !slices.Contains(q.opts.Resources, resource) {
 		return exit.New(exit.Usage, "hastctl list shows the resources of this node", "resource %q has no replica on node %s", resource, s.Node())
 	}
+	if err := s.running(ctx); err != nil {
+		return err
+	}
 	if u := q.seated(resource); u != nil {
 		return exit.New(exit.Refused, "hastctl group switch "+u.conf.Name+", on the node where it is online; hastctl group online "+u.conf.Name+" where it was taken offline",
 			"group %s decides where %s is primary", u.conf.Name, resource)

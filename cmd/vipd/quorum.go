@@ -53,7 +53,10 @@ type quorum struct {
 	opts mrunner.Options
 	cur  atomic.Pointer[mrunner.Runner]
 
+	forced chan view.Report // what came of a person's order; of one at a time
+
 	mu      sync.Mutex
+	began   time.Time          // of this life
 	end     context.CancelFunc // nil: it takes no part
 	wait    chan struct{}      // closed when everything has ended
 	failed  error              // why it had to end
@@ -74,7 +77,7 @@ func newQuorum(s *server) (*quorum, error) {
 	c := s.o.Conf
 	q := &quorum{
 		s: s, self: view.NodeID(s.o.Node.ID), ids: map[string]view.NodeID{}, send: make(chan parcel, maxParcels), asks: make(chan ask, maxAsks),
-		refused: map[string]ask{},
+		refused: map[string]ask{}, forced: make(chan view.Report, 1),
 	}
 	if err := os.MkdirAll(s.vipd.State, 0o755); err != nil {
 		return nil, exit.New(exit.Config, "vipd.state names the folder", "the cluster's view cannot be stored: %w", err)
@@ -85,7 +88,7 @@ func newQuorum(s *server) (*quorum, error) {
 			Lease: view.Duration(c.Cluster.Lease), Every: view.Duration(c.Cluster.Heartbeat.Interval),
 		},
 		Names: map[view.NodeID]string{}, Storage: grants{newStorage(s.hastd.Control), q}, Store: store.Open(filepath.Join(s.vipd.State, viewFile)),
-		Now: func() view.Instant { return view.Instant(brunner.Boot()) }, Poll: storageEvery, Log: s.o.Log, Send: q.post,
+		Now: func() view.Instant { return view.Instant(brunner.Boot()) }, Poll: storageEvery, Log: s.o.Log, Send: q.post, Reported: q.reported,
 	}
 	if c.Cluster.TOC != conf.TOCOff {
 		o.Config.Watchdog = view.Duration(c.Cluster.WatchdogTimeout)
@@ -135,7 +138,7 @@ func (q *quorum) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, wait := make(chan struct{}), make(chan struct{})
 	q.mu.Lock()
-	q.end, q.wait, q.failed = cancel, wait, nil
+	q.end, q.wait, q.failed, q.began = cancel, wait, nil, time.Now()
 	q.mu.Unlock()
 	run := q.run()
 	go func() {

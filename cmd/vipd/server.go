@@ -38,6 +38,9 @@ type server struct {
 	peers   peers
 	beats   atomic.Pointer[beats] // nil: none
 	quorum  *quorum               // nil: quorum is off
+	part    part
+	began   chan struct{} // closed once everything runs: orders wait for it
+	again   func() error  // puts another vipd in this one's place; nil: it cannot
 	wg      sync.WaitGroup
 
 	reloading sync.Mutex // one reload at a time
@@ -49,11 +52,12 @@ const stopTimeout = 5 * time.Second
 
 // start brings everything up. A group that cannot work says so in its status; only
 // what makes the daemon useless or wrong is an error.
-func start(o daemon.Setup) (*server, error) {
+func start(o daemon.Setup, again func() error) (*server, error) {
 	s, err := startWith(o, thisMachine())
 	if err != nil {
 		return nil, err
 	}
+	s.again = again
 	s.startBeats()
 	if s.quorum != nil {
 		if s.beats.Load() == nil {
@@ -61,12 +65,13 @@ func start(o daemon.Setup) (*server, error) {
 		}
 		s.quorum.start()
 	}
+	close(s.began)
 	return s, nil
 }
 
 func startWith(o daemon.Setup, out outside) (*server, error) {
 	hastd, vipd := o.Conf.Effective(o.Node)
-	s := &server{o: o, hastd: hastd, vipd: vipd, console: out.console, servers: daemon.Servers{Log: o.Log}}
+	s := &server{o: o, hastd: hastd, vipd: vipd, console: out.console, servers: daemon.Servers{Log: o.Log}, began: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, w := range o.Conf.Warnings {
 		o.Log.Warn(w)
@@ -83,6 +88,7 @@ func startWith(o daemon.Setup, out outside) (*server, error) {
 			return nil, err
 		}
 	}
+	s.part.recall(s)
 	storage := newStorage(hastd.Control)
 	for _, g := range o.Conf.Groups {
 		if !slices.Contains(g.Nodes, o.Node.Name) {
@@ -124,7 +130,7 @@ func (s *server) Stop() error {
 	s.disarm() // what could not be taken down is for the next vipd, which finds it
 	s.quorum.leave()
 	s.quorum.stop()
-	s.beats.Load().stop() // the others have heard that everything is down
+	s.beats.Load().stop(nil) // the others have heard that everything is down
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	s.servers.Stop(ctx)

@@ -38,6 +38,15 @@ type node struct {
 	c    api.GroupClient
 }
 
+// begin starts the daemon as tests do: it never starts itself again.
+func begin(o daemon.Setup) (daemon.Process, error) {
+	s, err := start(o, nil)
+	if err != nil {
+		return nil, err // not a nil *server in an interface
+	}
+	return s, nil
+}
+
 type safeBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

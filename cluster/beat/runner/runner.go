@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -166,7 +167,11 @@ func (r *Runner) Status(ctx context.Context) ([]beat.NodeStatus, error) {
 	}
 }
 
-// Run takes part until ctx ends, and says goodbye then.
+// ErrBack is the cause to cancel Run's context with where this host is back at once: it
+// ends without a goodbye, and nobody calls it silent before its time.
+var ErrBack = errors.New("it is back at once")
+
+// Run takes part until ctx ends, and says goodbye then, unless the cause is ErrBack.
 func (r *Runner) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -189,6 +194,9 @@ func (r *Runner) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+			if context.Cause(ctx) == ErrBack {
+				return nil
+			}
 			r.step(beat.Event{Kind: beat.EvLeave})
 			if r.line != nil {
 				r.line.flush()

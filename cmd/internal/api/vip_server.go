@@ -16,6 +16,7 @@ type GroupBackend interface {
 	VIPs() []VIP
 	ClusterSummary() Summary
 	ClusterBackend
+	NodeBackend
 	// Order waits until an order (of GroupOrders) is carried out, refused, or ctx
 	// ends. Part is only for clear. Errors are *exit.Error or the context's.
 	Order(ctx context.Context, group, order, part string) error
@@ -33,6 +34,7 @@ func NewGroupHandler(b GroupBackend) http.Handler {
 		mux.HandleFunc("GET /v1/vip", s.vips)
 		mux.HandleFunc("GET /v1/summary", s.summary)
 		clusterRoutes(mux, b)
+		nodeRoutes(mux, b)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"strings"
@@ -59,6 +60,14 @@ func (f *fakeGroups) Own(ctx context.Context, resource string, force bool) error
 	return f.order(ctx, resource, "own", map[bool]string{true: "by force"}[force])
 }
 
+func (f *fakeGroups) NodeState() NodeState {
+	return NodeState{Node: "alpha", State: "stopping", Reason: ReasonStop, Detail: "resource data: in use", Since: since, Started: since, Last: &NodeEnd{ReasonStop, "root", since}}
+}
+
+func (f *fakeGroups) OrderNode(ctx context.Context, order string, req NodeRequest) error {
+	return f.order(ctx, "node", order, fmt.Sprintf("%s %v %v", req.Who, req.Bootstrap, req.OthersAreDown))
+}
+
 func (f *fakeGroups) ClusterSummary() Summary {
 	return Summary{
 		Node: "alpha", Systems: []SystemSummary{{"alpha", "running", false}, {"bravo", "unknown", true}},
@@ -68,7 +77,7 @@ func (f *fakeGroups) ClusterSummary() Summary {
 
 // The answers are a contract: see docs/api.md.
 func TestGroupAnswersGolden(t *testing.T) {
-	for path, golden := range map[string]string{"/v1/groups": "testdata/groups.json", "/v1/vip": "testdata/vip.json", "/v1/summary": "testdata/summary.json", "/v1/cluster": "testdata/cluster.json"} {
+	for path, golden := range map[string]string{"/v1/groups": "testdata/groups.json", "/v1/vip": "testdata/vip.json", "/v1/summary": "testdata/summary.json", "/v1/cluster": "testdata/cluster.json", "/v1/node": "testdata/node.json"} {
 		rec := httptest.NewRecorder()
 		NewGroupHandler(&fakeGroups{}).ServeHTTP(rec, httptest.NewRequest("GET", path, nil))
 		var got bytes.Buffer
@@ -115,6 +124,12 @@ func TestGroupRequests(t *testing.T) {
 		{"POST", "/v1/resources/data/own", `{"force":true}`, nil, 200, 0, "data own by force"},
 		{"POST", "/v1/resources/data/own", "", context.DeadlineExceeded, 409, exit.Again, "data own "},
 		{"POST", "/v1/resources/data/own", `{"part":"app"}`, nil, 400, exit.Usage, ""},
+		{"POST", "/v1/node/stop", `{"who":"root"}`, nil, 200, 0, "node stop root false false"},
+		{"POST", "/v1/node/start", `{"others_are_down":true}`, nil, 200, 0, "node start  false true"},
+		{"POST", "/v1/node/start", `{"others_are_down":true,"bootstrap":true}`, nil, 400, exit.Usage, ""},
+		{"POST", "/v1/node/abort", `{"bootstrap":true}`, nil, 400, exit.Usage, ""},
+		{"POST", "/v1/node/dance", "", nil, 400, exit.Usage, ""},
+		{"POST", "/v1/node/stop", "", context.DeadlineExceeded, 409, exit.Again, "node stop  false false"},
 		{"DELETE", "/v1/groups/data", "", nil, 404, exit.Usage, ""},
 	} {
 		told := ""

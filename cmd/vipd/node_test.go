@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"hastd/cmd/internal/api"
+	"hastd/cmd/internal/daemon"
+	"hastd/cmd/internal/exit"
+	"hastd/conf"
+)
+
+// voters are two vipds in this process with votes, and nothing to vote about.
+type voters struct {
+	t    *testing.T
+	dir  string
+	end  map[string]func() error
+	c    map[string]api.GroupClient
+	logs map[string]*safeBuffer
+}
+
+func newVoters(t *testing.T) *voters {
+	t.Helper()
+	v := &voters{t, t.TempDir(), map[string]func() error{}, map[string]api.GroupClient{}, map[string]*safeBuffer{}}
+	key, err := conf.GenerateKey()
+	if err == nil {
+		err = conf.WriteKey(v.path("key"), key)
+	}
+	port, perr := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil || perr != nil {
+		t.Fatal(err, perr)
+	}
+	port.Close()
+	text := fmt.Sprintf(`[cluster]
+name = "test"
+key-file = %q
+quorum = "majority"
+lease = "600ms"
+rejoin = "200ms"
+heartbeat = { port = %d, interval = "50ms", trouble = "400ms", timeout = "800ms" }
+[vipd]
+http = ""
+`, v.path("key"), port.LocalAddr().(*net.UDPAddr).Port)
+	for i, name := range []string{"alpha", "bravo"} {
+		text += fmt.Sprintf("[node.%s]\nid = %d\naddress = [\"127.0.0.%d\"]\nvipd.control = %q\nvipd.state = %q\n", name, i, i+1, v.path(name+".sock"), v.path(name))
+		v.c[name] = api.NewGroupClient(v.path(name+".sock"), soon)
+	}
+	if err := os.WriteFile(v.path("hast.toml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, end := range v.end {
+			end()
+		}
+		for name, log := range v.logs {
+			if t.Failed() {
+				t.Log(name + ":\n" + log.b.String())
+			}
+		}
+	})
+	return v
+}
+
+func (v *voters) path(name string) string { return filepath.Join(v.dir, name) }
+
+func (v *voters) run(name string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	if v.logs[name] == nil {
+		v.logs[name] = &safeBuffer{}
+	}
+	ended, log := make(chan error, 1), v.logs[name]
+	go func() {
+		ended <- daemon.Run(ctx, about, []string{"-c", v.path("hast.toml"), "--node", name}, daemon.Stdio{Out: io.Discard, Err: log}, begin)
+	}()
+	v.end[name] = sync.OnceValue(func() error { cancel(); return <-ended })
+}
+
+func (v *voters) until(name, state string) api.NodeState {
+	v.t.Helper()
+	for end := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
+		st, err := v.c[name].NodeState(context.Background())
+		if err == nil && st.State == state {
+			return st
+		}
+		if time.Now().After(end) {
+			v.t.Fatalf("%s is not %s: %+v %v", name, state, st, err)
+		}
+	}
+}
+
+// cluster waits until it is as wanted, as a node knows it.
+func (v *voters) cluster(name, what string, ok func(api.Cluster) bool) {
+	v.t.Helper()
+	for end := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
+		c, err := v.c[name].Cluster(context.Background())
+		if err == nil && ok(c) {
+			return
+		}
+		if time.Now().After(end) {
+			v.t.Fatalf("%s: still not: %s: %+v %v", name, what, c, err)
+		}
+	}
+}
+
+func (v *voters) order(name, order string, req api.NodeRequest) api.NodeState {
+	v.t.Helper()
+	st, err := v.c[name].OrderNode(context.Background(), order, req)
+	if err != nil {
+		v.t.Fatalf("%s: node %s: %v", name, order, err)
+	}
+	return st
+}
+
+// TestNodeIsStoppedAndStarted: the other one goes on alone, though it was the one that
+// breaks no tie, and the stop is remembered.
+func TestNodeIsStoppedAndStarted(t *testing.T) {
+	v := newVoters(t)
+	v.run("alpha")
+	v.run("bravo")
+	v.until("alpha", "running")
+	v.until("bravo", "running")
+	st := v.order("alpha", "stop", api.NodeRequest{Who: "root"})
+	if st.State != "stopped" || st.Reason != api.ReasonStop || st.Last == nil || st.Last.Who != "root" {
+		t.Fatalf("%+v", st)
+	}
+	v.cluster("bravo", "alone", func(c api.Cluster) bool {
+		return c.Votes.Quorate && c.Leader == "bravo" && c.Nodes[0].State == "excluded" && c.Nodes[0].Reason == "it stopped"
+	})
+	if st := v.order("alpha", "stop", api.NodeRequest{}); st.State != "stopped" {
+		t.Errorf("stopped twice: %+v", st)
+	}
+	if st := v.order("alpha", "start", api.NodeRequest{}); st.State != "running" || st.Last == nil {
+		t.Errorf("%+v", st)
+	}
+	v.cluster("bravo", "both", func(c api.Cluster) bool { return c.Nodes[0].State == "member" && c.Nodes[0].Heard })
+	if st := v.order("alpha", "abort", api.NodeRequest{Who: "operator"}); st.State != "aborted" || st.Reason != api.ReasonAbort {
+		t.Errorf("%+v", st)
+	}
+	if err := v.end["alpha"](); err != nil {
+		t.Error(err)
+	}
+	v.run("alpha")
+	if st := v.until("alpha", "running"); st.Last == nil || st.Last.Reason != api.ReasonAbort || st.Last.Who != "operator" {
+		t.Errorf("the abort is forgotten: %+v", st)
+	}
+}
+
+// TestOthersAreDown: one of two that was down while the other one went on waits for a
+// person, who is recorded.
+func TestOthersAreDown(t *testing.T) {
+	v := newVoters(t)
+	v.run("alpha")
+	v.until("alpha", "joining")
+	if _, err := v.c["alpha"].OrderNode(context.Background(), "start", api.NodeRequest{OthersAreDown: true}); exit.CodeOf(err) != exit.Refused || !strings.Contains(exit.HintOf(err), "bootstrap") {
+		t.Errorf("where no membership is known: %v", err)
+	}
+	if st := v.order("alpha", "start", api.NodeRequest{Bootstrap: true, Who: "root"}); st.State != "running" {
+		t.Errorf("%+v", st)
+	}
+	if _, err := v.c["alpha"].OrderNode(context.Background(), "start", api.NodeRequest{Bootstrap: true}); exit.CodeOf(err) != exit.Refused {
+		t.Errorf("bootstrap over a membership: %v", err)
+	}
+	v.run("bravo")
+	v.until("bravo", "running")
+	if err := v.end["bravo"](); err != nil {
+		t.Fatal(err)
+	}
+	v.cluster("alpha", "alone", func(c api.Cluster) bool { return c.Nodes[1].State == "excluded" })
+	if err := v.end["alpha"](); err != nil {
+		t.Fatal(err)
+	}
+	v.run("bravo")
+	v.cluster("bravo", "that it waits", func(c api.Cluster) bool { return c.Waits != "" && !c.Joined })
+	if st := v.until("bravo", "joining"); st.Detail == "" {
+		t.Errorf("%+v", st)
+	}
+	if st := v.order("bravo", "start", api.NodeRequest{OthersAreDown: true, Who: "operator"}); st.State != "running" {
+		t.Errorf("%+v", st)
+	}
+	v.cluster("bravo", "an era of its own", func(c api.Cluster) bool {
+		return c.Era.How == "others-are-down" && c.Era.Who == "operator" && c.Era.By == "bravo" && time.Since(c.Era.When) < time.Hour && strings.HasPrefix(c.Generation, "2.")
+	})
+	v.run("alpha") // joins what a person began
+	v.until("alpha", "running")
+	v.cluster("alpha", "the same era", func(c api.Cluster) bool {
+		return c.Era.Who == "operator" && len(c.Nodes) == 2 && c.Nodes[1].State == "member"
+	})
+}
