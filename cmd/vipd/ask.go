@@ -150,7 +150,7 @@ func (q *quorum) acquire(ctx context.Context, resource string, forced bool) erro
 		case forced:
 			why = "no view that names it owner was committed"
 		case !r.InSync.Has(q.self) && time.Since(began) > peerWait: // two that have just met agree within a moment
-			return exit.New(exit.Refused, "hastctl status tells how far the sync is; hastctl cluster status tells who is in sync",
+			return exit.New(exit.Refused, "hastctl status tells how far the sync is, hastctl cluster status who is in sync; two new replicas are promoted first where the resource is owned",
 				"the replica of %s on node %s is not in sync", resource, q.s.Node())
 		case r.Owner == view.Nobody:
 			why = "nobody owns it"

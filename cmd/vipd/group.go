@@ -105,7 +105,7 @@ func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
 			o.Rightful, o.Until = nil, u.seat.left
 		}
 		u.keeper = vip.New(o)
-		a = &address{keeper: u.keeper, interfaces: g.Interfaces, active: u.activeInterface}
+		a = &address{keeper: u.keeper, interfaces: g.Interfaces, active: u.activeInterface, anyway: u.seat != nil}
 	}
 	list, drivers := parts(g, st, a)
 	u.parts = len(list)

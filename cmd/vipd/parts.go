@@ -130,6 +130,7 @@ type address struct {
 	prefix     netip.Prefix
 	interfaces []string
 	active     func() string // "" if the election has none, or there is none
+	anyway     bool          // also without a link: nobody else can have the group
 }
 
 // conflictPause is the time between two questions who has an address.
@@ -144,6 +145,9 @@ func (a *address) on() (string, error) {
 		if ifc, err := net.InterfaceByName(name); err == nil && ifc.Flags&net.FlagRunning != 0 {
 			return name, nil
 		}
+	}
+	if a.anyway && len(a.interfaces) > 0 {
+		return a.interfaces[0], nil
 	}
 	return "", fmt.Errorf("none of the interfaces %v has a link", a.interfaces)
 }

@@ -35,6 +35,7 @@ type seat struct {
 	told      string // what the group was told: "", "master", "backup"
 	lame      bool   // it was told so since this node became unfit as master
 	gaveAt    time.Time
+	ableAt    time.Time    // when another node could have the group, or there was a link, last
 	appointed view.Instant // until when adverts were told to speak for this node; 0: they do not
 
 	until atomic.Int64 // the end of the lease by which this node is master; 0: it is not
@@ -48,6 +49,8 @@ const (
 	// unfitFor is how long a node may be unfit before it gives away what it could have: a
 	// hastd that starts, or a replica that meets its peer, takes a moment.
 	unfitFor = 2 * time.Second
+	// noLinkFor is how long a group without a link waits for another node that can have it.
+	noLinkFor = 3 * time.Second
 	// resignFor is how long a group that was resigned waits for another node to take it;
 	// then it comes back.
 	resignFor = 10 * time.Second
@@ -166,11 +169,17 @@ func (s *seat) look(ctx context.Context) {
 	}
 	noLink, sick := !s.linked(), !fit && time.Since(unfit) > unfitFor
 	s.lame = s.lame && sick
+	able := s.able()
+	if able || !noLink {
+		s.ableAt = time.Now()
+	}
 	switch {
 	case s.told == "" && s.undecided(&st, mine, all, noLink && time.Since(joined) < linkWait):
-	case all && noLink && (s.told != "master" || s.able()):
+	// Without a link the group goes to where there is one. If it cannot, it runs here all
+	// the same after a while: only a primary brings the other replica in sync.
+	case all && noLink && (able || s.told != "master" && time.Since(s.ableAt) < noLinkFor):
 		s.tell("backup", noLinkHere)
-	case all && sick && (s.lame || s.told == "master" && s.able()):
+	case all && sick && (s.lame || s.told == "master" && able):
 		s.lame = true
 		s.tell("backup", why)
 	case all && resigned.IsZero():

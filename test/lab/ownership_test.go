@@ -16,9 +16,20 @@ func newVoters(t *testing.T) *Lab {
 		must(t, n.StartVipd())
 	}
 	must(t, l.StartWitness())
-	for _, n := range l.Nodes {
-		_, err := n.WaitCluster("an owner and two replicas in sync", 30*time.Second, bothInSync)
-		must(t, err)
+	// Of two new replicas one owns; the other is in sync once that was promoted.
+	alpha := l.Nodes[Alpha]
+	_, err := alpha.WaitCluster("an owner", 30*time.Second, func(c Cluster) bool { owner, _ := c.Owner(); return owner == "alpha" })
+	must(t, err)
+	for _, role := range []string{"primary", "secondary"} {
+		if out, errs, code := alpha.Hastctl("role", role, Resource); code != 0 {
+			t.Fatalf("role %s: status %d: %s%s", role, code, out, errs)
+		}
+		if role == "primary" {
+			for _, n := range l.Nodes {
+				_, err := n.WaitCluster("an owner and two replicas in sync", 30*time.Second, bothInSync)
+				must(t, err)
+			}
+		}
 	}
 	return l
 }
