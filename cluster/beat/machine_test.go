@@ -195,6 +195,14 @@ func TestLeaving(t *testing.T) {
 	w.start(w.nodes[1])
 	w.run(50 * ms)
 	w.expect(w.allUp(), "it cannot come back")
+	// Nor is that a riddle where one link was left.
+	w.run(5 * Second)
+	w.cut(func(_, _ NodeID, l LinkID) bool { return l != 0 })
+	w.run(5 * Second)
+	w.step(w.nodes[1], Event{Kind: EvLeave})
+	w.nodes[1].m = nil
+	w.run(20 * ms)
+	w.expect(w.said("a: node b up=false jeopardy=false (it stopped)") == 2 && w.said("a: node b in jeopardy=true") == 1, "taken for lost")
 }
 
 // What was recorded is worth nothing: not against the same start of the receiver, not

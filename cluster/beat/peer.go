@@ -133,7 +133,7 @@ func (m *Machine) adopt(p *peer, incarnation uint64, out []Effect) []Effect {
 			fresh.out = l.out // counts our packets, which never begin anew
 			*l = *fresh
 		}
-		p.why = "it started anew"
+		p.why, p.jeopardy = "it started anew", false
 		out = m.judgeNode(p, out)
 	}
 	p.incarnation, p.messages, p.last, p.lastSent, p.gone = incarnation, window{}, Beat{}, 0, false
@@ -153,7 +153,8 @@ func (m *Machine) judgeNode(p *peer, out []Effect) []Effect {
 		p.up = up
 		e := Effect{Kind: EffNode, Node: p.id, Up: up, Incarnation: p.incarnation, Reason: "it is heard, and hears this node"}
 		if !up {
-			e.Jeopardy, e.Reason = p.jeopardy, p.why
+			// Who says that it stops, or started anew, is no riddle.
+			e.Jeopardy, e.Reason = p.jeopardy && !p.gone, p.why
 			p.jeopardy = false
 			p.last.Hears = nil
 		}
