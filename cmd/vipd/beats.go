@@ -31,6 +31,7 @@ type beats struct {
 	run   *brunner.Runner
 	names map[beat.NodeID]string
 	told  chan beat.Effect
+	doubt *jeopardy
 	end   context.CancelCauseFunc
 	ended <-chan struct{}
 	wg    sync.WaitGroup
@@ -41,7 +42,7 @@ type beats struct {
 func (s *server) startBeats() {
 	c := s.o.Conf
 	h := c.Cluster.Heartbeat
-	b := &beats{s: s, names: map[beat.NodeID]string{}, told: make(chan beat.Effect, maxTold)}
+	b := &beats{s: s, names: map[beat.NodeID]string{}, told: make(chan beat.Effect, maxTold), doubt: newJeopardy(len(s.groups))}
 	o := brunner.Options{
 		Cluster: c.Cluster.Name, Self: beatNode(s.o.Node), Port: h.Port, Interval: h.Interval, Trouble: h.Trouble, Timeout: h.Timeout,
 		Shared: c.SharedHash(), Log: s.o.Log, Tell: b.hear,
@@ -128,6 +129,7 @@ func (b *beats) report(ctx context.Context) {
 
 // hear takes what the heartbeats' machine tells, and must not wait for a group.
 func (b *beats) hear(e beat.Effect) {
+	b.doubt.hear(e, b.names[e.Node])
 	if e.Kind != beat.EffDeliver && e.Kind != beat.EffNode {
 		return
 	}
@@ -149,6 +151,8 @@ func (b *beats) take(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-b.doubt.wake:
+			b.disable()
 		case e := <-b.told:
 			name := b.names[e.Node]
 			switch {
