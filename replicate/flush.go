@@ -99,7 +99,7 @@ func (m *Machine) onFlushed(msg *Msg) {
 // advanceRound answers who waits for the flush as soon as that is true.
 func (m *Machine) advanceRound() {
 	r := &m.round
-	if !r.running || r.local || m.taking || m.phase == agreeing || m.withheld() == "no-lease" {
+	if !r.running || r.local || m.taking || m.phase == agreeing || len(r.askers) > 0 && m.withheld() == "no-lease" {
 		return
 	}
 	if r.peer {

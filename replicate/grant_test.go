@@ -342,3 +342,24 @@ func TestReceivedWritesAreThePeersByTheView(t *testing.T) {
 		}
 	}
 }
+
+// A flush that ended after the lease did is told to nobody, and keeps nobody from
+// stepping down.
+func TestFlushAfterTheLeaseEnds(t *testing.T) {
+	s := leader(t)
+	s.silently(func() {
+		s.write(1, 0, block)
+		s.settle()
+		s.request(ReqFlush, 2, 0, 0)
+		s.tick(lease)
+		s.settle()
+		s.order(Command{Kind: CmdRole, Role: metadata.Secondary, Force: true})
+		s.settle()
+	})
+	if err, told := s.replies[2]; told && err == OK {
+		t.Error("a flush was acknowledged without a lease")
+	}
+	if s.m.job != nil || s.m.role != metadata.Secondary {
+		t.Errorf("role %v, the order is under way: %v", s.m.role, s.m.job != nil)
+	}
+}
