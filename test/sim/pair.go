@@ -221,6 +221,12 @@ func (p *Pair) Missing(i int) string { return p.w.nodes[i].missing() }
 // Written says whether what was acknowledged is on both disks at once: not in memsync.
 func (p *Pair) Written() bool { return p.w.prof.Mode == replicate.Fullsync }
 
+// Parted says whether both replicas have a history of their own, on stable storage.
+func (p *Pair) Parted() bool {
+	a, b := &p.w.nodes[0].judge.sb, &p.w.nodes[1].judge.sb
+	return a.Resuid == b.Resuid && !metadata.Agree(a.Lineage, b.Lineage)
+}
+
 // Strangers says whether the two replicas belong to different resources; Create makes
 // one anew, on a node that has the role init.
 func (p *Pair) Strangers() bool { return p.w.strangers() }

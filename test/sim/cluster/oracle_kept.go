@@ -44,20 +44,8 @@ func (w *World) oracleSplit() {
 		return
 	}
 	for _, p := range w.pairs {
-		if p.parted() && p.Written() {
+		if p.Parted() && p.Written() {
 			w.violate("split", "%s: two histories, although nobody forced\n%s", p.name, w.status())
 		}
 	}
-}
-
-// parted says whether a replica reports two histories.
-func (p *pair) parted() bool {
-	for side := range p.hosts {
-		if p.Running(side) {
-			if st := p.Status(side); st.Connection == "split-brain" || st.Status == "split-brain" {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -124,7 +124,7 @@ func (w *World) oracleMajority(gone *host) {
 // goodReplica says whether a host that is there is in sync by the view and its replica
 // can be served.
 func (w *World) goodReplica(p *pair, r *view.Resource, v *view.View, gone *host) bool {
-	if p.parted() {
+	if p.Parted() {
 		w.count("one missing: two histories")
 		return false
 	}

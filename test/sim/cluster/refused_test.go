@@ -103,6 +103,10 @@ func TestRefused(t *testing.T) {
 			d.grant(0, replicate.Grant{Generation: 2, Incarnation: incA, Peer: incB + 1, Owner: true, Hold: true, Until: forever})
 		}},
 		{"a hastd that was not told a generation since it started", func(d *desk) { d.restart(1) }},
+		{"a grant of an older generation", func(d *desk) {
+			d.grant(0, replicate.Grant{Generation: 2, Incarnation: incA, Peer: incB, PeerOwner: true})
+			d.grant(0, replicate.Grant{Generation: 1, Incarnation: incA, Peer: incB, Owner: true, Hold: true, Until: forever})
+		}},
 		{"a peer that is no member", func(d *desk) {
 			d.grant(0, replicate.Grant{Generation: 2, Incarnation: incA, Owner: true, Hold: true, Until: forever})
 		}},
