@@ -37,14 +37,13 @@ func (w *World) look() {
 	w.oracleSplit()
 }
 
-// oracleSplit: nobody writes apart unless a person forces. (In memsync a write that the
-// peer only received parts them when the connection is lost.)
+// oracleSplit: nobody writes apart unless a person forces.
 func (w *World) oracleSplit() {
 	if w.chain.Forced || w.forced() {
 		return
 	}
 	for _, p := range w.pairs {
-		if p.Parted() && p.Written() {
+		if p.Parted() {
 			w.violate("split", "%s: two histories, although nobody forced\n%s", p.name, w.status())
 		}
 	}

@@ -3,7 +3,7 @@ package planted
 // clusterSim is the simulation of the whole cluster, which has oracles of its own.
 const clusterSim = "test/sim/cluster/cmd/cluster"
 
-var clusterOracles = []string{"cluster: kept", "cluster: one"}
+var clusterOracles = []string{"cluster: kept", "cluster: live", "cluster: one", "cluster: stopped"}
 
 // The mistakes between views, leases, grants and replicas: what no part sees alone.
 func init() {
@@ -46,5 +46,36 @@ var clusterBugs = []Bug{
 		{"replicate/grant.go", "	case !m.cfg.NeedLease:\n		return \"\"\n	case g.Generation == 0:", "	case !m.cfg.NeedLease || g.Generation == 0:\n		return \"\"\n	case false:"},
 		{"replicate/grant.go", "	case m.peer.Generation == 0:", "	case false:"},
 		{"replicate/grant.go", "	case m.peer.Incarnation != g.Peer:", "	case m.peer.Incarnation != g.Peer && m.peer.Generation != 0:"},
+	}},
+	{Name: "hastd takes a grant of an older generation", Test: "./test/sim/cluster -run TestRefused/a_grant", Edits: []Edit{
+		{"replicate/grant.go", "	case g.Generation < old.Generation:\n", "	case false:\n"},
+	}},
+	{Name: "a peer is called in sync although it lacks what was acknowledged alone", Oracle: "kept", Runs: 400, Took: 3, Edits: []Edit{
+		{"replicate/grant.go", "	case m.phase != linked && !m.grant.Hold:\n		m.syncedPeer = 0 // what is acknowledged from now on it lacks\n", ""},
+	}},
+	{Name: "hastd is not asked before a peer counts again", Oracle: "kept", Runs: 400, Took: 11, Edits: []Edit{
+		{"cluster/member/member.go", "r.hold, r.want.Hold, r.want.Adding, r.retryAt = e.Number, true, e.Inc, 0", "r.want.Hold, r.retryAt = true, 0\n	m.views(view.Held{Resource: e.Resource, Number: e.Number, OK: true})"},
+	}},
+	{Name: "who gave a lease does not guard it", Oracle: "stopped", Runs: 400, Took: 25, Edits: []Edit{
+		{"cluster/member/member.go", "			m.views(view.Guard{Node: e.Node, Until: e.At})\n", ""},
+	}},
+	{Name: "a lease counts from when it was confirmed", Oracle: "one", Runs: 1000, Took: 47, Edits: []Edit{
+		{"cluster/lease/lease.go", "	at := r.sent + Instant(m.cfg.Lease)\n", "	at := m.now + Instant(m.cfg.Lease)\n"},
+	}},
+	{Name: "hastd is not told again what it did not take", Oracle: "live", Runs: 400, Took: 1, Edits: []Edit{
+		{"cluster/member/member.go", "		r.retryAt = m.now + view.Instant(retryEvery)\n", "		r.retryAt = 1 << 62\n"},
+	}},
+	// Found by whole runs once, and rare: tests of their own play them.
+	{Name: "a hold stays granted after a no", Test: "./cluster/member -run TestRefusedQuestionLeavesNoHold", Edits: []Edit{
+		{"cluster/member/member.go", "			r.want.Hold = r.holds\n", ""},
+	}},
+	{Name: "a question without an answer counts as refused", Test: "./cluster/member -run TestQuestionWithoutAnAnswerIsAskedAgain", Edits: []Edit{
+		{"cluster/member/member.go", "	if asked && !ev.Lost {\n", "	if asked {\n"},
+	}},
+	{Name: "a stored proposal is left undecided", Test: "./cluster/member -run TestStoredProposalIsDecided", Edits: []Edit{
+		{"cluster/view/steer.go", "m.st.Acc != nil && m.now >= m.accAt.add(undecided)", "false"},
+	}},
+	{Name: "an owner that starts does not guard itself", Test: "./cluster/lease -run TestOwnerThatStartsGuardsItself", Edits: []Edit{
+		{"cluster/lease/lease.go", " && (id != m.cfg.Self || ev.Stored)", " && id != m.cfg.Self"},
 	}},
 }
