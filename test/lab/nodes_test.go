@@ -107,3 +107,50 @@ func (n *Node) started(t *testing.T) string {
 	must(t, newAPI(n.VipdControl()).call("GET", "/v1/node", 5*time.Second, nil, &st))
 	return st.Started
 }
+
+// TestOthersAreDown: of two nodes the leader dies, and a person says so on the other one.
+// What had the leader's part follows when it is back.
+func TestOthersAreDown(t *testing.T) {
+	beside(t)
+	l := newLab(t, Options{Majority: true, Group: true, LAN: true, Plain: true, Size: 16 << 20, Election: "vrrp", Interval: calmInterval})
+	must(t, l.startGroup())
+	a, b := l.Nodes[Alpha], l.Nodes[Bravo]
+	if on := owner(t, l, downLimit); on != a {
+		t.Fatalf("the first of the nodes is not owner, but %v", on.Side)
+	}
+	must(t, l.AwaitComplete(syncLimit))
+	must(t, l.awaitInSync(syncLimit))
+	must(t, a.KillBoth())
+	hastctl := func(n *Node, want string, args ...string) string {
+		t.Helper()
+		out, errs, code := n.Hastctl(args...)
+		if code != 0 || !strings.Contains(out, want) {
+			t.Fatalf("%v: hastctl %v: status %d, want %q: %s%s", n.Side, args, code, want, out, errs)
+		}
+		return out
+	}
+	_, err := b.WaitCluster("that it waits", downLimit, func(c Cluster) bool { return !c.Votes.Quorate && c.Waits != "" })
+	must(t, err)
+	t.Log(hastctl(b, "reason: lost quorum", "node", "state"))
+	t.Log(hastctl(b, "1 of 2 members heard, 2 needed, or 1 with alpha: no quorum", "cluster", "status"))
+	if g, err := b.Group(); err != nil || g.State != "offline" {
+		t.Errorf("it serves before anybody said so: %v %v", g, err)
+	}
+	if _, errs, code := b.Hastctl("node", "start", "--others-are-down"); code != 64 || !strings.Contains(errs, "--yes") {
+		t.Errorf("nobody was asked: status %d, %s", code, errs)
+	}
+	hastctl(b, "state: running", "node", "start", "--others-are-down", "--yes")
+	must(t, b.WaitGroup("online", downLimit))
+	t.Log(hastctl(b, "(others-are-down)", "cluster", "status"))
+
+	// The one that was down joins what was begun without it.
+	must(t, a.Start())
+	must(t, a.StartVipd())
+	c, err := a.WaitCluster("the same era", downLimit, func(c Cluster) bool { return c.Joined && c.Era.By == "bravo" })
+	must(t, err)
+	if owner, _ := c.Owner(); owner != "bravo" || c.Era.How != "others-are-down" || c.Era.Who == "" {
+		t.Errorf("%+v", c)
+	}
+	must(t, l.AwaitComplete(syncLimit))
+	wantAlone(t, l, b)
+}

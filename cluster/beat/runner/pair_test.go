@@ -21,6 +21,7 @@ type member struct {
 	o   Options
 	r   *Runner
 	end func()
+	why error // to end with
 
 	mu   sync.Mutex
 	log  bytes.Buffer
@@ -64,11 +65,11 @@ func (m *member) start() {
 		m.t.Fatal(err)
 	}
 	m.r = r
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
 	m.end = sync.OnceFunc(func() {
-		cancel()
+		cancel(m.why)
 		select {
 		case err := <-done:
 			if err != nil {
@@ -340,4 +341,22 @@ func TestFloodOverLoopback(t *testing.T) {
 	if n := a.said("a heartbeat was refused"); n > 2 {
 		t.Errorf("%d lines in the log", n)
 	}
+}
+
+// A host that is back at once says no goodbye: nobody acts on that it was gone.
+func TestBackAtOnce(t *testing.T) {
+	a, b := members(t, 1)
+	a.start()
+	b.start()
+	bothUp(t, a, b)
+	a.why = ErrBack
+	a.end()
+	a.why = nil
+	a.start()
+	eventually(t, 5*time.Second, "it is heard again", a.up)
+	if b.said("it stopped") > 0 {
+		t.Error("it said goodbye")
+	}
+	a.end()
+	eventually(t, 5*time.Second, "it says goodbye", func() bool { return b.said("it stopped") > 0 })
 }
