@@ -36,7 +36,8 @@ its users, whose requests end in errors.
 With quorum = "majority" a promotion asks vipd first: the cluster's view must name this
 node owner. Who owns the resource gives it up if it is not primary there; a resource of
 a group moves with the group ("hastctl group switch"). --force makes this node owner
-although its replica is not in sync: what it lacks is lost.`,
+although its replica is not in sync: what it lacks is lost. It takes nothing from a node
+that is heard and uses it.`,
 		Example: "  hastctl role primary data\n  hastctl role secondary all",
 		Args:    cobra.ExactArgs(2),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, s string) ([]string, cobra.ShellCompDirective) {
@@ -127,6 +128,13 @@ func (a *app) ownership(role string, force bool) func(ctx context.Context, name 
 	}
 }
 
+// Where vipd was asked first, a group may be at work on the resource: so often, and so
+// long after each other, a promotion is tried again.
+const (
+	busyTries = 30
+	busyPause = 100 * time.Millisecond
+)
+
 // command posts one command for one resource or all of them, each after what before
 // does. text is what people read of a success.
 func (a *app) command(ctx context.Context, name, command string, body any, before func(ctx context.Context, name string) error, text func(r api.Resource, node string) string) error {
@@ -160,6 +168,10 @@ func (a *app) command(ctx context.Context, name, command string, body any, befor
 			}
 		}
 		r, err := c.Command(ctx, name, command, body)
+		for n := 0; before != nil && exit.CodeOf(err) == exit.Again && n < busyTries; n++ {
+			time.Sleep(busyPause) // a group that may serve it now promotes it, too
+			r, err = c.Command(ctx, name, command, body)
+		}
 		if err != nil {
 			return err
 		}

@@ -21,7 +21,7 @@ func (s *server) Own(ctx context.Context, resource string, force bool) error {
 	if err := s.running(ctx); err != nil {
 		return err
 	}
-	if u := q.seated(resource); u != nil {
+	if u := q.seated(resource); u != nil && !(force && q.orphaned(resource)) {
 		return exit.New(exit.Refused, "hastctl group switch "+u.conf.Name+", on the node where it is online; hastctl group online "+u.conf.Name+" where it was taken offline",
 			"group %s decides where %s is primary", u.conf.Name, resource)
 	}
@@ -36,6 +36,14 @@ func (s *server) Own(ctx context.Context, resource string, force bool) error {
 		return q.seize(ctx, resource)
 	}
 	return q.acquire(ctx, resource, false)
+}
+
+// orphaned says whether nobody who is heard owns a resource: then a person may say who is
+// to own it even if a group would else.
+func (q *quorum) orphaned(resource string) bool {
+	st := q.run().Status()
+	r := st.View.Resource(resource)
+	return r != nil && r.Owner != q.self && !st.Heard.Has(r.Owner)
 }
 
 // needsMajority refuses what makes no sense with quorum off.

@@ -154,3 +154,48 @@ func TestOthersAreDown(t *testing.T) {
 	must(t, l.AwaitComplete(syncLimit))
 	wantAlone(t, l, b)
 }
+
+// TestOnlyReplicaIsBehind: the node that had the newest data is lost for good. The other
+// one begins anew with the witness by a person's word, and serves what it has by another.
+func TestOnlyReplicaIsBehind(t *testing.T) {
+	beside(t)
+	l := newLab(t, Options{Majority: true, Witness: true, Group: true, LAN: true, Plain: true, Size: 16 << 20, Election: "vrrp", Interval: calmInterval})
+	must(t, l.startGroup())
+	a, b := l.Nodes[Alpha], l.Nodes[Bravo]
+	if on := owner(t, l, downLimit); on != a {
+		t.Fatalf("the first of the nodes is not owner, but %v", on.Side)
+	}
+	must(t, l.AwaitComplete(syncLimit))
+	must(t, l.awaitInSync(syncLimit))
+	must(t, b.KillBoth())
+	_, err := a.WaitCluster("bravo out", downLimit, func(c Cluster) bool {
+		_, in := c.Owner()
+		return c.State("bravo") == "excluded" && len(in) == 1
+	})
+	must(t, err)
+	must(t, a.KillBoth())
+	must(t, b.Start())
+	must(t, b.StartVipd())
+	_, err = b.WaitCluster("that it waits", downLimit, func(c Cluster) bool { return !c.Joined && strings.Contains(c.Waits, "does not name this node") })
+	must(t, err)
+	out, errs, code := b.Hastctl("node", "start", "--others-are-down", "--yes")
+	if code != 0 {
+		t.Fatalf("node start: status %d: %s%s\n%s", code, out, errs, l.Tails(5))
+	}
+	c, err := b.Cluster()
+	must(t, err)
+	if owner, in := c.Owner(); owner != "" || !slices.Equal(in, []string{"alpha"}) {
+		t.Errorf("%+v", c)
+	}
+	if _, errs, code := b.Hastctl("role", "primary", Resource); code != CodeRefused {
+		t.Errorf("without force: status %d, %s", code, errs)
+	}
+	out, errs, code = b.Hastctl("role", "primary", Resource, "--force")
+	if code != 0 {
+		t.Errorf("role primary --force: status %d: %s%s", code, out, errs)
+	}
+	must(t, b.WaitGroup("online", downLimit))
+	if s, err := b.Status(); err != nil || s.Role != "primary" || !b.HasAddress() || !b.HasApp() {
+		t.Errorf("%v %v, address %v, service %v", s, err, b.HasAddress(), b.HasApp())
+	}
+}
