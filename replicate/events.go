@@ -143,6 +143,7 @@ const (
 	CmdShutdown                             // daemon stops cleanly: as role init, but keeps prevrole's meaning
 	CmdReplaceConfig                        // Live settings changed: Config
 	CmdGrant                                // what the cluster's view allows: Grant
+	CmdSuspend                              // a primary answers nothing until CmdResume or its demotion
 )
 
 // Command is one order and its answer is EffAnswer with the same ID.

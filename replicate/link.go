@@ -269,6 +269,8 @@ func (m *Machine) suspension() {
 	switch {
 	case m.role == metadata.Primary && m.withheld() != "":
 		why = m.withheld()
+	case m.role == metadata.Primary && m.halted:
+		why = "operator"
 	case m.role != metadata.Primary || m.phase == linked && (m.sound() || m.peerSound()):
 	case m.disk != diskOpen:
 		why = "both-failed"

@@ -94,6 +94,7 @@ type Machine struct {
 	lossy        bool // what only the peer had is gone: the next flush must fail
 	resumed      bool // the operator ended the suspension by going on alone
 	failing      bool // … by failing what waits
+	halted       bool // it was ordered to answer nothing
 	suspended    string
 	grant        Grant  // what the cluster's view allows
 	syncedPeer   uint64 // the peer's incarnation, if its replica holds all that was acknowledged

@@ -62,7 +62,7 @@ func (m *Machine) readable(r *req) part {
 	switch {
 	case m.phase == agreeing && !m.alone:
 		return none // the facts say that nothing was read from this replica alone
-	case m.asking() || m.suspended == "peer-primary" || m.suspended == "no-lease":
+	case m.asking() || m.halted || m.suspended == "peer-primary" || m.suspended == "no-lease":
 		return none // the peer may have, or has, what is newer
 	case m.sound():
 		return done

@@ -51,6 +51,9 @@ func (m *Machine) onCommand(c *Command) {
 	case CmdGrant:
 		m.onGrant(c)
 		return
+	case CmdSuspend:
+		m.onSuspend(c)
+		return
 	}
 	if m.job != nil {
 		m.finish(c, &Refusal{RefusedBusy, "another order for this resource is being carried out", "try again in a moment"})
@@ -214,7 +217,7 @@ func (m *Machine) setRole(r metadata.Role) {
 	}
 	old := m.role
 	m.role = r
-	m.askUntil, m.sleptAt, m.awakeAt, m.overtaken, m.owed = 0, 0, 0, false, false
+	m.askUntil, m.sleptAt, m.awakeAt, m.overtaken, m.owed, m.halted = 0, 0, 0, false, false, false
 	m.report(Report{Kind: ReportRole, Old: old.String(), New: r.String()})
 }
 
@@ -575,9 +578,27 @@ func (m *Machine) cmdRecover() {
 	}
 }
 
+// onSuspend holds what applications ask from now on: this node is primary where it must
+// not be, and what it acknowledged would only be lost.
+func (m *Machine) onSuspend(c *Command) {
+	if m.role != metadata.Primary {
+		m.finish(c, &Refusal{RefusedPolicy, m.cfg.Node + " is not primary: nothing is served here", ""})
+		return
+	}
+	m.halted = true
+	m.suspension()
+	m.finish(c, nil)
+}
+
 func (m *Machine) onResume(c *Command) {
 	if m.suspended == "" {
 		m.finish(c, &Refusal{RefusedPolicy, "nothing is suspended", ""})
+		return
+	}
+	if m.suspended == "operator" && !c.WithError {
+		m.halted = false
+		m.suspension() // there may be another reason
+		m.finish(c, nil)
 		return
 	}
 	if c.WithError {

@@ -169,6 +169,7 @@ func TestRequestsAndTheirAnswers(t *testing.T) {
 		{"connect", "POST", "/v1/resources/data/connect", ``, nil, 200, 0, replicate.Command{Kind: replicate.CmdConnect}},
 		{"disconnect", "POST", "/v1/resources/data/disconnect", `{}`, nil, 200, 0, replicate.Command{Kind: replicate.CmdDisconnect}},
 		{"resume", "POST", "/v1/resources/data/resume", ``, nil, 200, 0, replicate.Command{Kind: replicate.CmdResume}},
+		{"suspend", "POST", "/v1/resources/data/suspend", ``, nil, 200, 0, replicate.Command{Kind: replicate.CmdSuspend}},
 		{"resume with errors", "POST", "/v1/resources/data/resume", `{"error":true}`, nil, 200, 0, replicate.Command{Kind: replicate.CmdResume, WithError: true}},
 		{"recover", "POST", "/v1/resources/data/recover", `{"discard_local":true}`, nil, 200, 0, replicate.Command{Kind: replicate.CmdRecover}},
 		{"grant", "POST", "/v1/resources/data/grant", `{"generation":7,"incarnation":1,"peer":2,"owner":true,"hold":true,"lease_end":99}`, nil, 200, 0,

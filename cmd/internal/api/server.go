@@ -176,6 +176,8 @@ func parseCommand(w http.ResponseWriter, r *http.Request) (replicate.Command, er
 		var req ResumeRequest
 		err := readBody(w, r, &req)
 		return replicate.Command{Kind: replicate.CmdResume, WithError: req.Error}, err
+	case "suspend":
+		return replicate.Command{Kind: replicate.CmdSuspend}, readBody(w, r, &struct{}{})
 	case "grant":
 		var req GrantRequest
 		if err := readBody(w, r, &req); err != nil {
