@@ -27,9 +27,10 @@ const (
 func (r *Replica) Overtaken() bool { return r.Role == "primary" && r.Suspended == "peer-primary" }
 
 // Lost says whether nothing ends a primary's suspension in time for a group that goes
-// down: it was overtaken, it has no lease, or it has neither a disk nor its peer.
+// down: it was overtaken, it has no lease, it was ordered to hold, or it has neither a
+// disk nor its peer.
 func (r *Replica) Lost() bool {
-	return r.Overtaken() || r.Suspended == "no-lease" || r.Suspended != "" && (r.Disk == "failed" || r.Disk == "diskless")
+	return r.Overtaken() || r.Suspended == "no-lease" || r.Suspended == "operator" || r.Suspended != "" && (r.Disk == "failed" || r.Disk == "diskless")
 }
 
 // Standing says from the replicas of a group whether this node may become master,

@@ -46,3 +46,19 @@ func TestStanding(t *testing.T) {
 		t.Errorf("of two: fit %v, demoted by %d, %q", fit, demotion, reason)
 	}
 }
+
+func TestLost(t *testing.T) {
+	for _, c := range []struct {
+		disk, suspended string
+		lost            bool
+	}{
+		{"uptodate", "", false}, {"uptodate", "peer-lost", false}, {"uptodate", "reconfiguration", false},
+		{"uptodate", "no-lease", true}, {"uptodate", "operator", true}, {"uptodate", "peer-primary", true},
+		{"failed", "", false}, {"failed", "both-failed", true}, {"diskless", "reconfiguration", true},
+	} {
+		r := Replica{Role: "primary", Disk: c.disk, Suspended: c.suspended}
+		if r.Lost() != c.lost {
+			t.Errorf("%+v: lost %v", c, r.Lost())
+		}
+	}
+}

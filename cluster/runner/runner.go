@@ -30,6 +30,11 @@ type seeker interface {
 	Seek(ctx context.Context) (cluster.Look, error)
 }
 
+// holder is a Driver that can hold what programs ask of the part, while it stays up.
+type holder interface {
+	Hold(ctx context.Context) error
+}
+
 // Decider is who says which node is master: CARP, VRRP, or a person. It is told how
 // this node may take part, and answers with cluster.EvElected. Calls must not block.
 type Decider interface {
@@ -324,7 +329,7 @@ func (g *Group) carryOut(ctx context.Context, e *cluster.Effect) {
 		}
 		g.o.Log.Error("failfast: this machine would go down now, but nothing can make it (toc): the group fails over instead", "group", name, "reason", e.Reason)
 	case cluster.EffSuspend:
-		g.o.Log.Error("I/O of a resource should be held here and goes on: hastctl role secondary ends it", "group", name, "part", g.o.Config.Parts[e.Part].Name, "reason", e.Reason)
+		g.running.Go(func() { g.suspend(ctx, e.Part, e.Reason) })
 		g.alarm("suspend", e.Part, e.Reason)
 	case cluster.EffCritical:
 		g.o.Log.Error("group "+name+" is faulted on every node", "group", name, "reason", e.Reason)
@@ -349,6 +354,22 @@ func (g *Group) alarm(kind string, part int, reason string) {
 		a.Part = g.o.Config.Parts[part].Name
 	}
 	g.o.Alarmed(a)
+}
+
+// suspend has a part hold what programs ask of it.
+func (g *Group) suspend(ctx context.Context, part int, reason string) {
+	name := g.o.Config.Parts[part].Name
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	err := errors.New("nothing can")
+	if d, ok := g.o.Drivers[part].(holder); ok {
+		err = d.Hold(ctx)
+	}
+	if err != nil {
+		g.o.Log.Error("I/O of a resource should be held here and goes on: hastctl role secondary ends it", "group", g.o.Config.Name, "part", name, "reason", reason, "error", err)
+		return
+	}
+	g.o.Log.Error("I/O of a resource is held here: hastctl role secondary ends it, and what it held fails", "group", g.o.Config.Name, "part", name, "reason", reason)
 }
 
 // act runs one action of a part.

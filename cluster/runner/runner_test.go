@@ -74,6 +74,13 @@ func (s *store) Fail(context.Context, string) error {
 	return nil
 }
 
+func (s *store) Suspend(context.Context, string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.orders = append(s.orders, "suspend")
+	return nil
+}
+
 func (s *store) Gone(err error) bool  { return errors.Is(err, errGone) }
 func (s *store) Again(err error) bool { return errors.Is(err, errBusy) }
 
@@ -459,4 +466,30 @@ func lostPrimary(t *testing.T, change func(*cluster.Replica)) {
 		t.Errorf("orders %v", s.orders)
 	}
 	h.with(func() { h.b.held = false })
+}
+
+// A primary that came up here while the group is up elsewhere is suspended.
+func TestSecondPrimaryIsSuspended(t *testing.T) {
+	s := &store{replica: good("secondary")}
+	g := New(Options{
+		Config: cluster.Config{
+			Name: "g", Node: "rum", Nodes: []string{"rum", "coke"},
+			Parts: []cluster.Part{{Name: "g/resource/data", Kind: cluster.Resource, UpLimit: cluster.Second, DownLimit: cluster.Second, OffInterval: 10 * cluster.Millisecond, MonitorLimit: cluster.Second}},
+		},
+		Drivers: []Driver{&Resource{Name: "data", Storage: s}}, Decider: &hall{t: t}, Log: quiet,
+		Changed: func(cluster.State, cluster.State, string) {}, Failed: func(string, string) {},
+	})
+	ctx, end := context.WithCancel(t.Context())
+	go g.Run(ctx, time.Second)
+	defer func() { end(); <-g.ended }()
+	eventually(t, "it is probed", func() bool { return g.Status().Probed })
+	g.Tell(cluster.Event{Kind: cluster.EvElected})
+	g.Tell(cluster.Event{Kind: cluster.EvPeer, Node: "coke", Peer: &cluster.GroupReport{Name: "g", State: cluster.Online, Probed: true}})
+	s.with(func() { s.replica.Role = "primary" })
+	eventually(t, "it is suspended", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return slices.Contains(s.orders, "suspend") })
+	s.with(func() {
+		if slices.ContainsFunc(s.orders, func(o string) bool { return o != "suspend" }) {
+			t.Errorf("orders %v", s.orders)
+		}
+	})
 }

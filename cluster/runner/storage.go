@@ -16,6 +16,8 @@ type Storage interface {
 	Role(ctx context.Context, resource, role string, force bool) error
 	// Fail lets what a suspended resource holds end in errors, and what comes after it.
 	Fail(ctx context.Context, resource string) error
+	// Suspend has a primary answer nothing until a person resumes it.
+	Suspend(ctx context.Context, resource string) error
 	// Replica is what hastd says of a resource; an error if hastd does not answer.
 	Replica(ctx context.Context, resource string) (cluster.Replica, error)
 	// Again says whether an error of Role may be gone in a moment: somebody still
@@ -114,6 +116,9 @@ func (d *Resource) Look(ctx context.Context) (cluster.Look, error) {
 	}
 	return cluster.LookOffline, nil
 }
+
+// Hold has it answer nothing until a person resumes it.
+func (d *Resource) Hold(ctx context.Context) error { return d.Storage.Suspend(ctx, d.Name) }
 
 // Watch follows the resources of a group (its first parts) and tells it how this
 // node stands, and which resource was lost. It ends with ctx.

@@ -34,6 +34,12 @@ func (s *storage) Fail(ctx context.Context, resource string) error {
 	return err
 }
 
+// Suspend has a primary answer nothing.
+func (s *storage) Suspend(ctx context.Context, resource string) error {
+	_, err := s.ask.Command(ctx, resource, "suspend", struct{}{})
+	return err
+}
+
 // Replica is what hastd says of a resource.
 func (s *storage) Replica(ctx context.Context, resource string) (cluster.Replica, error) {
 	r, err := s.ask.Resource(ctx, resource)
