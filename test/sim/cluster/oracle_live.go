@@ -271,10 +271,17 @@ func (w *World) helpPair(p *pair, v *view.View) {
 			command(replicate.Command{Kind: replicate.CmdRole, Role: metadata.Secondary})
 		case !owner && st.Role == metadata.Secondary && (st.Connection == "split-brain" || st.Status == "split-brain"):
 			command(replicate.Command{Kind: replicate.CmdRecover})
-		case r.Owner == view.Nobody:
+		case r.Owner == view.Nobody && p.hasData(side):
 			w.forceResource(h, p)
+		case owner && !p.hasData(side) && p.hasData(1-side):
+			w.forceResource(p.hosts[1-side], p) // a new replica was chosen
 		case owner && st.Role == metadata.Secondary && w.hosts[h.id].vipd.group(p.name).own:
 			w.hosts[h.id].vipd.group(p.name).force = true
 		}
 	}
+}
+
+// hasData says whether a replica is one to choose: it has data, or neither has.
+func (p *pair) hasData(side int) bool {
+	return p.Running(side) && (p.Status(side).Resuid != 0 || !p.Running(1-side) || p.Status(1-side).Resuid == 0)
 }

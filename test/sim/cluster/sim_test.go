@@ -66,3 +66,12 @@ func TestDeterminism(t *testing.T) {
 		}
 	}
 }
+
+// TestNamedSeeds replays what found something before.
+func TestNamedSeeds(t *testing.T) {
+	for _, s := range NamedSeeds {
+		if r := Sim.Safe(views.Options{Seed: s.Seed}); r.Violation != nil {
+			t.Errorf("once found: %s; now: %v", s.Found, r.Violation)
+		}
+	}
+}

@@ -1,0 +1,17 @@
+package cluster
+
+// NamedSeeds are those that found something once. What they play changes with the code;
+// what they found has tests of its own, named here.
+var NamedSeeds = []struct {
+	Seed  uint64
+	Found string
+}{
+	{276, "a hold granted after hastd had said no: a peer that lacked writes was counted in sync (cluster/member TestRefusedQuestionLeavesNoHold)"},
+	{235, "a question whose answer was lost left hastd waiting for ever (cluster/member TestQuestionWithoutAnAnswerIsAskedAgain)"},
+	{181, "a proposal stored by its proposer alone took its lease for ever (cluster/member TestStoredProposalIsDecided)"},
+	{667, "an owner whose vipd restarted stored what took the lease of its life before (cluster/lease TestOwnerThatStartsGuardsItself)"},
+	{33, "an owner alone in sync was not promoted after an unclean stop (replicate TestOwnerNeedNotAskThePeer)"},
+	{5127, "a promotion went on after its grant was gone (replicate TestPromotionEndsWithTheGrant)"},
+	{5627, "memsync parted two replicas at a cut, although the view held"},
+	{7082, "a flush without a lease kept a forced demotion from ending"},
+}
