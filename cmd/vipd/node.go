@@ -22,6 +22,8 @@ import (
 // part is whether this node takes part in the cluster, as persons ordered it. Such an
 // order is forgotten when vipd is started again; that there was one is not.
 type part struct {
+	ordering sync.Mutex // held while an order begins
+
 	mu      sync.Mutex
 	state   string // "" as long as nobody ordered otherwise; stopping stopped aborted
 	reason  string
@@ -180,30 +182,9 @@ func (s *server) running(ctx context.Context) error {
 
 // stopNode takes everything down, hands over, and leaves the cluster.
 func (s *server) stopNode(ctx context.Context, who string) error {
-	p := &s.part
-	p.mu.Lock()
-	state, done := p.state, p.done
-	p.mu.Unlock()
-	switch state {
-	case stopped, aborted:
-		return nil
-	case "":
-		for _, u := range s.groups {
-			if u.machine.Status().Frozen {
-				return exit.New(exit.Refused, "hastctl group unfreeze "+u.conf.Name, "group %s is frozen on node %s: it cannot be taken down", u.conf.Name, s.Node())
-			}
-		}
-		s.setPart(stopping, api.ReasonStop, who)
-		work, end := context.WithCancel(s.ctx)
-		done = make(chan struct{})
-		p.mu.Lock()
-		p.end, p.done = end, done
-		p.mu.Unlock()
-		s.wg.Go(func() {
-			defer close(done)
-			defer end()
-			s.stopWork(work)
-		})
+	done, err := s.beginStop(who)
+	if err != nil || done == nil {
+		return err
 	}
 	select {
 	case <-done:
@@ -211,6 +192,38 @@ func (s *server) stopNode(ctx context.Context, who string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// beginStop gives what is closed when the stop has ended; nil: there is nothing to stop.
+func (s *server) beginStop(who string) (<-chan struct{}, error) {
+	p := &s.part
+	p.ordering.Lock()
+	defer p.ordering.Unlock()
+	p.mu.Lock()
+	state, done := p.state, p.done
+	p.mu.Unlock()
+	switch state {
+	case stopped, aborted:
+		return nil, nil
+	case "":
+		for _, u := range s.groups {
+			if u.machine.Status().Frozen {
+				return nil, exit.New(exit.Refused, "hastctl group unfreeze "+u.conf.Name, "group %s is frozen on node %s: it cannot be taken down", u.conf.Name, s.Node())
+			}
+		}
+		work, end := context.WithCancel(s.ctx)
+		done = make(chan struct{})
+		p.mu.Lock()
+		p.end, p.done = end, done
+		p.mu.Unlock()
+		s.setPart(stopping, api.ReasonStop, who)
+		s.wg.Go(func() {
+			defer close(done)
+			defer end()
+			s.stopWork(work)
+		})
+	}
+	return done, nil
 }
 
 // againEvery is the time between two tries to take something down that is in use.
@@ -293,6 +306,8 @@ const abortLimit = 2 * time.Second
 // go down in their own time.
 func (s *server) abortNode(who string) error {
 	p := &s.part
+	p.ordering.Lock()
+	defer p.ordering.Unlock()
 	p.mu.Lock()
 	state, end, done := p.state, p.end, p.done
 	p.mu.Unlock()
@@ -333,7 +348,22 @@ func (s *server) abortNode(who string) error {
 
 // startNode has this node take part again, and waits until a view names it.
 func (s *server) startNode(ctx context.Context, req api.NodeRequest) error {
+	if err := s.beginStart(req); err != nil {
+		return err
+	}
+	if req.Bootstrap || req.OthersAreDown {
+		if err := s.quorum.force(ctx, req); err != nil {
+			return err
+		}
+	}
+	return s.awaitJoined(ctx)
+}
+
+// beginStart begins to take part, if that was ended.
+func (s *server) beginStart(req api.NodeRequest) error {
 	p := &s.part
+	p.ordering.Lock()
+	defer p.ordering.Unlock()
 	p.mu.Lock()
 	state, took := p.state, p.took
 	p.mu.Unlock()
@@ -362,12 +392,7 @@ func (s *server) startNode(ctx context.Context, req api.NodeRequest) error {
 		p.took = nil
 		p.mu.Unlock()
 	}
-	if req.Bootstrap || req.OthersAreDown {
-		if err := s.quorum.force(ctx, req); err != nil {
-			return err
-		}
-	}
-	return s.awaitJoined(ctx)
+	return nil
 }
 
 // awaitJoined waits until a view names this node.

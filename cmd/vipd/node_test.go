@@ -27,7 +27,7 @@ type voters struct {
 	logs map[string]*safeBuffer
 }
 
-func newVoters(t *testing.T) *voters {
+func newVoters(t *testing.T, more string) *voters {
 	t.Helper()
 	v := &voters{t, t.TempDir(), map[string]func() error{}, map[string]api.GroupClient{}, map[string]*safeBuffer{}}
 	key, err := conf.GenerateKey()
@@ -53,6 +53,7 @@ http = ""
 		text += fmt.Sprintf("[node.%s]\nid = %d\naddress = [\"127.0.0.%d\"]\nvipd.control = %q\nvipd.state = %q\n", name, i, i+1, v.path(name+".sock"), v.path(name))
 		v.c[name] = api.NewGroupClient(v.path(name+".sock"), soon)
 	}
+	text += strings.ReplaceAll(more, "$dir", v.dir)
 	if err := os.WriteFile(v.path("hast.toml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +123,7 @@ func (v *voters) order(name, order string, req api.NodeRequest) api.NodeState {
 // TestNodeIsStoppedAndStarted: the other one goes on alone, though it was the one that
 // breaks no tie, and the stop is remembered.
 func TestNodeIsStoppedAndStarted(t *testing.T) {
-	v := newVoters(t)
+	v := newVoters(t, "")
 	v.run("alpha")
 	v.run("bravo")
 	v.until("alpha", "running")
@@ -156,7 +157,7 @@ func TestNodeIsStoppedAndStarted(t *testing.T) {
 // TestOthersAreDown: one of two that was down while the other one went on waits for a
 // person, who is recorded.
 func TestOthersAreDown(t *testing.T) {
-	v := newVoters(t)
+	v := newVoters(t, "")
 	v.run("alpha")
 	v.until("alpha", "joining")
 	if _, err := v.c["alpha"].OrderNode(context.Background(), "start", api.NodeRequest{OthersAreDown: true}); exit.CodeOf(err) != exit.Refused || !strings.Contains(exit.HintOf(err), "bootstrap") {
@@ -193,4 +194,62 @@ func TestOthersAreDown(t *testing.T) {
 	v.cluster("alpha", "the same era", func(c api.Cluster) bool {
 		return c.Era.Who == "operator" && len(c.Nodes) == 2 && c.Nodes[1].State == "member"
 	})
+}
+
+// slowGroup has a service whose stop takes its time.
+const slowGroup = `
+[group.data]
+nodes = ["alpha", "bravo"]
+election = "external"
+[[group.data.service]]
+name = "slow"
+start = ["/bin/sh", "-c", "touch $dir/slow"]
+stop = ["/bin/sh", "-c", "sleep 4; rm -f $dir/slow"]
+monitor = ["/bin/sh", "-c", "test -e $dir/slow && exit 110; exit 100"]
+interval = "1s"
+`
+
+// TestStopTakesItsTime: the others know at once that this node leaves; the stop goes on
+// after the order ended, and an abort waits for nothing.
+func TestStopTakesItsTime(t *testing.T) {
+	v := newVoters(t, slowGroup)
+	v.run("alpha")
+	v.run("bravo")
+	v.until("alpha", "running")
+	v.until("bravo", "running")
+	up := func() {
+		t.Helper()
+		if _, err := v.c["alpha"].Order(context.Background(), "data", "online", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	impatient := api.NewGroupClient(v.path("alpha.sock"), 300*time.Millisecond)
+	stop := func() {
+		t.Helper()
+		if _, err := impatient.OrderNode(context.Background(), "stop", api.NodeRequest{}); exit.CodeOf(err) != exit.Again {
+			t.Fatalf("a stop that takes long: %v", err)
+		}
+		v.until("alpha", "stopping")
+		if _, err := os.Stat(v.path("slow")); err != nil {
+			t.Fatal(err)
+		}
+		v.cluster("bravo", "that alpha leaves", func(c api.Cluster) bool { return c.Nodes[0].State == "leaving" && c.Leader == "bravo" })
+	}
+	up()
+	stop()
+	if _, err := v.c["alpha"].OrderNode(context.Background(), "start", api.NodeRequest{}); exit.CodeOf(err) != exit.Refused {
+		t.Errorf("start during a stop: %v", err)
+	}
+	v.until("alpha", "stopped")
+	if _, err := os.Stat(v.path("slow")); err == nil {
+		t.Error("it was stopped before its service")
+	}
+	v.order("alpha", "start", api.NodeRequest{})
+	up()
+	stop()
+	began := time.Now()
+	v.order("alpha", "abort", api.NodeRequest{})
+	if _, err := os.Stat(v.path("slow")); err != nil {
+		t.Errorf("the abort waited for %v", time.Since(began))
+	}
 }

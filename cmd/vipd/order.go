@@ -155,7 +155,7 @@ func (u *group) awaitOwner(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-limit.C:
-			return exit.New(exit.Again, "look at vipd on the other node; the group comes back here by itself",
+			return exit.New(exit.Again, "hastctl cluster status tells who owns what, hastctl group status on the other node why it did not; the group comes back here by itself",
 				"group %s went down on node %s, and no other node took it over", u.conf.Name, u.s.Node())
 		case <-changed:
 		}
