@@ -203,10 +203,25 @@ func (f *Failovers) Round(ctx context.Context, kind Failover) (FailoverResult, e
 	if life := f.l.lifetime(on.Side); err == nil && res.Overlap > life+beyond() {
 		err = fmt.Errorf("lab: two cards answered for the address for %v, its lifetime is %v", res.Overlap, life)
 	}
+	if limit, ok := f.l.pauseLimit(kind); err == nil && ok && strict() && res.Pause > limit {
+		err = fmt.Errorf("lab: a client waited %v, more than %v", res.Pause, limit)
+	}
 	if err != nil {
 		return res, fmt.Errorf("round %v on %v: %w", kind, on.Side, err)
 	}
 	return res, nil
+}
+
+// pauseLimit is what a client may have to wait in a cluster with votes, where that is
+// promised: what a silent owner keeps its lease for, a margin, and half a second.
+func (l *Lab) pauseLimit(kind Failover) (time.Duration, bool) {
+	switch kind {
+	case BothKilled, PowerGone, CablePulled:
+		return max(l.masterDown(Bravo), majorityLease+majorityMargin) + plannedPause, l.o.Majority
+	case SwitchedByHand, VipdStopped:
+		return plannedPause, l.o.Majority
+	}
+	return 0, false
 }
 
 func (f *Failovers) quiet(err error) error {

@@ -80,6 +80,7 @@ func runFailovers(t *testing.T, o Options) {
 	defer func() {
 		t.Logf("seed %d, %s, service %s\n%s", *seedFlag, l.o.Election, l.o.Service, failoverTable(all))
 	}()
+	defer witnessPeak(t, l)
 	for i, kind := range failoverPlan(rounds, *seedFlag, *kindFlag) {
 		began := time.Now()
 		res, err := f.Round(background(t), kind)

@@ -61,8 +61,12 @@ type Lab struct {
 
 const port = 8457
 
-// majorityLease is the lease with a majority.
-const majorityLease = 2 * time.Second
+// majorityLease is the lease with a majority, majorityMargin how much longer a promise
+// lasts.
+const (
+	majorityLease  = 2 * time.Second
+	majorityMargin = majorityLease/20 + 500*time.Millisecond
+)
 
 // New makes the network, the disks and the configurations. It starts no daemon.
 func New(o Options) (*Lab, error) {

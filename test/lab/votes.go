@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -116,6 +117,32 @@ func (v *Votes) Says(h Host, text string) error {
 	err := poll(downLimit, func() (bool, error) { return strings.Contains(v.log(h)[v.from[h]:], text), nil })
 	if err != nil {
 		return fmt.Errorf("lab: %v did not say %q: %w", h, text, err)
+	}
+	return nil
+}
+
+// At is when a host's controller first said all of some words in one line since the case
+// began, by the clock that all hosts of a lab have.
+func (v *Votes) At(h Host, words ...string) (time.Time, error) {
+	for line := range strings.Lines(v.log(h)[v.from[h]:]) {
+		if slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+			continue
+		}
+		at, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
+		return time.Parse(time.RFC3339Nano, at)
+	}
+	return time.Time{}, fmt.Errorf("lab: %v did not say %q", h, words)
+}
+
+// Before wants one host to have said something before another one said something else.
+func (v *Votes) Before(a Host, first string, b Host, then ...string) error {
+	x, errX := v.At(a, first)
+	y, errY := v.At(b, then...)
+	if err := errors.Join(errX, errY); err != nil {
+		return err
+	}
+	if !x.Before(y) {
+		return fmt.Errorf("lab: %v said %q at %v, %v said %q at %v already", a, first, x, b, then, y)
 	}
 	return nil
 }

@@ -179,6 +179,9 @@ var voteCases = []voteCase{
 		must.be(v.lan.Wall(Between(HostAlpha, HostBravo)...))
 		must.be(v.Serves(ctx, v.l.Nodes[Alpha]))
 		must.be(v.Idle(v.l.Nodes[Bravo], holdFor()))
+		if must.err == nil {
+			must.be(v.Before(HostBravo, "may no longer serve", HostAlpha, "msg=ownership", "owner=alpha"))
+		}
 		return "alpha, the leader", must.err
 	}},
 	{"two nodes: only the serial line is left", Options{Line: true}, Alpha, func(ctx context.Context, v *Votes) (string, error) {
