@@ -25,7 +25,7 @@ type VotesResult struct {
 }
 
 // maxWords bounds what is kept of the logs of a case.
-const maxWords = 30
+const maxWords = 50
 
 // StartVotes brings the group up on a node and the load to work.
 func StartVotes(ctx context.Context, l *Lab, on Side, seed uint64) (*Votes, error) {
@@ -196,7 +196,7 @@ func tells(line string) bool {
 	if strings.Contains(line, "level=DEBUG") {
 		return false
 	}
-	for _, s := range []string{"membership", "msg=ownership", "no longer heard", "about=", "may no longer serve", "group data: master", "group data: backup", "-> ONLINE", "-> OFFLINE", "handed over", "leaves"} {
+	for _, s := range []string{"in trouble", "reconfiguration", "racer", "race ", "fencing", "membership", "msg=ownership", "no longer heard", "about=", "may no longer serve", "group data: master", "group data: backup", "-> ONLINE", "-> OFFLINE", "handed over", "leaves"} {
 		if strings.Contains(line, s) {
 			return true
 		}

@@ -103,6 +103,7 @@ type Runner struct {
 	failed error      // the owner's: why it must end
 	was    *view.View // the last one that was told
 	asked  string     // why this node asked for a view, if it did since
+	race   race
 	owns   map[string]bool
 
 	mu     sync.Mutex
@@ -267,6 +268,7 @@ func (r *Runner) hears() {
 	r.mu.Lock()
 	nodes := r.nodes
 	r.mu.Unlock()
+	r.silent(nodes)
 	r.step(view.Heard{Nodes: nodes})
 }
 
@@ -300,6 +302,7 @@ func (r *Runner) step(ev member.Event) {
 	r.carry(r.m.Step(r.o.Now(), ev))
 	if v := r.m.View(); v != nil && (r.was == nil || v.Stamp != r.was.Stamp) {
 		r.tell(v)
+		r.raced(r.was, v)
 		r.decided(r.was, v)
 		r.was, r.asked = v, ""
 		if r.o.Learned != nil {

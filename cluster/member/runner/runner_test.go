@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +40,30 @@ type trio struct {
 	told  [3]map[string]member.Grant
 	cut   view.Set // nobody hears these
 	fails bool     // the stores do
+	log   [3]lines
+}
+
+// lines is a log.
+type lines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lines) has(words ...string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.b.String()) {
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+			return true
+		}
+	}
+	return false
 }
 
 func boot() view.Instant {
@@ -113,7 +137,7 @@ func (c *trio) start(id view.NodeID) {
 		},
 		Names:   map[view.NodeID]string{0: "alpha", 1: "bravo", 2: "charlie"},
 		Storage: hastd{c, id}, Store: failing{store.Open(filepath.Join(c.dir, fmt.Sprint(id))), c}, Now: boot, Poll: 20 * time.Millisecond,
-		Log:  slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Log:  slog.New(slog.NewTextHandler(&c.log[id], nil)),
 		Send: func(to view.NodeID, kind Kind, body []byte) { c.carry(id, to, kind, body) },
 	}
 	if id != 2 {
@@ -194,6 +218,28 @@ func TestOwnerServesAndIsReplaced(t *testing.T) {
 	c.until("node 0 is a member again", func() bool { return c.run[1].Status().View.Set() == view.SetOf(0, 1, 2) })
 	if !c.owns(1) {
 		t.Error("the owner changed")
+	}
+	// People are told in the words they know.
+	racer := 1
+	if c.log[2].has("this node is racer") {
+		racer = 2
+	}
+	for _, x := range []struct {
+		node  int
+		words []string
+	}{
+		{0, []string{"msg=reconfiguration", `silent="bravo charlie"`, "leader=alpha", "leader-side=this"}},
+		{0, []string{`msg="race lost"`, "which is not enough"}},
+		{0, []string{`msg="race lost"`, "the view does not name this node"}},
+		{1, []string{"msg=reconfiguration", "silent=alpha", "leader=alpha", "leader-side=other"}},
+		{racer, []string{`msg="this node is racer"`, "spectators=", "pre-race-delay="}},
+		{racer, []string{`msg="race won"`, "as=racer", `members="bravo charlie"`, "leader=bravo", "post-race-delay=0s"}},
+		{3 - racer, []string{`msg="race won"`, "as="}}, // both may have asked
+		{1, []string{`msg="fencing completed"`, "node=alpha", `reason="its lease is over"`}},
+	} {
+		if !c.log[x.node].has(x.words...) {
+			t.Errorf("node %d did not say %q", x.node, x.words)
+		}
 	}
 }
 

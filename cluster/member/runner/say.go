@@ -64,6 +64,7 @@ func (r *Runner) tell(v *view.View) {
 
 // report logs what the views' machine says.
 func (r *Runner) report(e view.Report) {
+	r.races(e)
 	attrs := []any{"about", e.Kind.String(), "reason", e.Text}
 	if e.Node != r.o.Config.View.Self {
 		attrs = append(attrs, "node", r.name(e.Node))
