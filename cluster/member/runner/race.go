@@ -58,7 +58,7 @@ func (r *Runner) races(e view.Report) {
 	case e.Kind == view.Asks && !r.race.racer:
 		r.race.racer, r.race.delay = true, delay
 		r.o.Log.Info("this node is racer", "generation", v.Stamp.String(), "spectators", r.Nodes(nodes), "pre-race-delay", delay.Round(time.Millisecond).String())
-	case e.Kind == view.Waiting:
+	case e.Kind == view.Waiting && !v.Quorum(nodes|view.SetOf(r.o.Config.View.Self)):
 		r.o.Log.Warn("race lost", "generation", v.Stamp.String(), "leader-side", r.side(v, nodes), "reason", e.Text)
 	}
 }
@@ -85,8 +85,11 @@ func (r *Runner) raced(old, v *view.View) {
 		return
 	}
 	attrs := []any{"generation", generation, "as", "spectator"}
-	if was.racer {
+	switch {
+	case was.racer:
 		attrs = []any{"generation", generation, "as", "racer", "pre-race-delay", was.delay.Round(time.Millisecond).String()}
+	case r.asked != "": // for a node that is heard here, and not by the others
+		attrs[3] = "racer"
 	}
 	r.o.Log.Info("race won", append(attrs, "members", r.Nodes(v.Set()), "leader", r.name(v.Leader()), "post-race-delay", "0s")...)
 	for _, id := range out.IDs() {
