@@ -99,6 +99,9 @@ func (m *Machine) Inc() view.Incarnation { return m.v.Inc() }
 func (m *Machine) Up() bool              { return m.v.Up() }
 func (m *Machine) Waits() string         { return m.v.Waits() }
 
+// Agreed are the other nodes that said last that they know this view, too.
+func (m *Machine) Agreed() view.Set { return m.v.Agreed() }
+
 // Lease is the end of this node's lease; 0: it has none.
 func (m *Machine) Lease() view.Instant {
 	if m.l == nil {

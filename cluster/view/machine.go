@@ -398,5 +398,16 @@ func (m *Machine) Gave(resource string) bool {
 	return h != nil && h.given
 }
 
+// Agreed are the other nodes that said last that they know this view, too.
+func (m *Machine) Agreed() Set {
+	var s Set
+	for _, o := range m.list {
+		if o.told && o.stamp == m.st.View.stamp() {
+			s |= SetOf(o.id)
+		}
+	}
+	return s
+}
+
 // Waits says what for, if there is a reason for another view and no quorum.
 func (m *Machine) Waits() string { return m.waits }

@@ -46,3 +46,32 @@ func TestAsksIsSaidOnce(t *testing.T) {
 		t.Errorf("said %d times in %d tries: %v", n, c.m[0].tries, c.said)
 	}
 }
+
+// TestAgreed: a node knows who heard of a view once they say so.
+func TestAgreed(t *testing.T) {
+	both := SetOf(0, 1)
+	c := newCluster(t, pair())
+	c.beats(8, both)
+	if c.m[0].Agreed() != SetOf(1) {
+		t.Fatalf("%v agree", c.m[0].Agreed())
+	}
+	c.step(0, Leave{On: true})
+	for was := c.m[0].View(); c.m[0].View() == was; {
+		if len(c.line) == 0 {
+			c.now += Instant(50 * Millisecond)
+			c.step(0, Tick{})
+			continue
+		}
+		msg := c.line[0]
+		c.line = c.line[1:]
+		c.step(msg.To, Received{msg})
+	}
+	c.line = nil // what it tells of the new view is lost
+	if c.m[0].Agreed() != 0 || c.m[1].View() == c.m[0].View() {
+		t.Fatalf("%v agree, though node 1 has %v", c.m[0].Agreed(), c.m[1].View())
+	}
+	c.beats(2, both)
+	if c.m[0].Agreed() != SetOf(1) {
+		t.Errorf("%v agree", c.m[0].Agreed())
+	}
+}

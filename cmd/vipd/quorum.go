@@ -187,17 +187,21 @@ func (q *quorum) takesPart() (bool, error) {
 
 // leaving tells the others that this node is about to go, before anything is taken down:
 // a stop that takes long must not be in their way.
-func (q *quorum) leaving() { q.say(member.Leaving{}, leavingLimit, q.isLeaving) }
+func (q *quorum) leaving() {
+	q.say(member.Leaving{}, leavingLimit, func(st *mrunner.Status) bool { return q.isLeaving(st.View) })
+}
 
-// leave tells them that it has nothing left.
+// leave tells them that it has nothing left. They must have heard of that view: whoever
+// had only stored it would wait for this node, which alone knows that it was committed.
 func (q *quorum) leave() {
-	q.say(member.Leave{}, leaveLimit, func(v *view.View) bool {
+	q.say(member.Leave{}, leaveLimit, func(st *mrunner.Status) bool {
+		v := st.View
 		for i := range v.Resources {
 			if v.Resources[i].Owner == q.self {
 				return false
 			}
 		}
-		return q.isLeaving(v)
+		return q.isLeaving(v) && v.Set()&st.Heard&^st.Agreed == 0
 	})
 }
 
@@ -207,7 +211,7 @@ func (q *quorum) isLeaving(v *view.View) bool {
 }
 
 // say tells the others something, and waits until a view says it, too.
-func (q *quorum) say(ev member.Event, limit time.Duration, done func(*view.View) bool) {
+func (q *quorum) say(ev member.Event, limit time.Duration, done func(*mrunner.Status) bool) {
 	if q == nil {
 		return
 	}
@@ -222,7 +226,7 @@ func (q *quorum) say(ev member.Event, limit time.Duration, done func(*view.View)
 	}
 	for {
 		changed, st := r.Changed(), r.Status()
-		if st.View == nil || !st.Up || done(st.View) {
+		if st.View == nil || !st.Up || done(&st) {
 			return
 		}
 		select {

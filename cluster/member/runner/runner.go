@@ -68,13 +68,15 @@ const (
 type Status struct {
 	View  *view.View // nil: none is known
 	Inc   view.Incarnation
-	Up    bool         // a view that names this node was learned since the start
-	Waits string       // what for, if there should be another view and cannot be
-	Heard view.Set     // now
-	Lease view.Instant // its end; 0: none
-	Owns  map[string]bool
-	Last  string // the last report
-	Since time.Time
+	Up    bool     // a view that names this node was learned since the start
+	Waits string   // what for, if there should be another view and cannot be
+	Heard view.Set // now
+	// Agreed are the other nodes that know this view, as far as they said.
+	Agreed view.Set
+	Lease  view.Instant // its end; 0: none
+	Owns   map[string]bool
+	Last   string // the last report
+	Since  time.Time
 	// Decided is the last decision.
 	Decided Decision
 }
@@ -384,11 +386,11 @@ func (r *Runner) note() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &r.status
-	next := Status{View: r.m.View(), Inc: r.m.Inc(), Up: r.m.Up(), Waits: r.m.Waits(), Heard: r.nodes, Lease: r.m.Lease(), Owns: s.Owns, Last: s.Last, Since: s.Since, Decided: s.Decided}
+	next := Status{View: r.m.View(), Inc: r.m.Inc(), Up: r.m.Up(), Waits: r.m.Waits(), Heard: r.nodes, Agreed: r.m.Agreed(), Lease: r.m.Lease(), Owns: s.Owns, Last: s.Last, Since: s.Since, Decided: s.Decided}
 	if !maps.Equal(r.owns, s.Owns) {
 		next.Owns = maps.Clone(r.owns)
 	}
-	same := s.View == next.View && s.Up == next.Up && s.Waits == next.Waits && s.Heard == next.Heard && maps.Equal(s.Owns, next.Owns)
+	same := s.View == next.View && s.Up == next.Up && s.Waits == next.Waits && s.Heard == next.Heard && s.Agreed == next.Agreed && maps.Equal(s.Owns, next.Owns)
 	if s.View != next.View {
 		next.Since = time.Now()
 	}
