@@ -123,6 +123,7 @@ func (v *voters) order(name, order string, req api.NodeRequest) api.NodeState {
 // TestNodeIsStoppedAndStarted: the other one goes on alone, though it was the one that
 // breaks no tie, and the stop is remembered.
 func TestNodeIsStoppedAndStarted(t *testing.T) {
+	t.Parallel()
 	v := newVoters(t, "")
 	v.run("alpha")
 	v.run("bravo")
@@ -157,6 +158,7 @@ func TestNodeIsStoppedAndStarted(t *testing.T) {
 // TestOthersAreDown: one of two that was down while the other one went on waits for a
 // person, who is recorded.
 func TestOthersAreDown(t *testing.T) {
+	t.Parallel()
 	v := newVoters(t, "")
 	v.run("alpha")
 	v.until("alpha", "joining")
@@ -212,6 +214,7 @@ interval = "1s"
 // TestStopTakesItsTime: the others know at once that this node leaves; the stop goes on
 // after the order ended, and an abort waits for nothing.
 func TestStopTakesItsTime(t *testing.T) {
+	t.Parallel()
 	v := newVoters(t, slowGroup)
 	v.run("alpha")
 	v.run("bravo")
