@@ -8,10 +8,11 @@
 // The tests need VM_DIR, the folder that kernel.sh filled, and are skipped without it.
 // Times under TCG say nothing about real machines.
 //
-// Prepared here, and to come with the lease of the views: two machines on one network
-// (Options.Network), of which the other takes over after a reset; and a machine that is
-// paused for a minute (Pause, Resume) and acknowledges nothing afterwards. While it is
-// paused its clocks stand still, too: what it does next it does without knowing.
+// A cluster (cluster_test.go) is two machines on a switch in a network namespace, each
+// with disks that outlive it, and a witness and clients as processes of this host, whose
+// clock is the one that counts. While a machine is paused its clocks stand still
+// (CLOCK_BOOTTIME too; only the battery's goes on), so what it does next it does
+// believing that no time has passed.
 //
-// It imports nothing of the product: it uses the programs.
+// It imports nothing of the product: it uses the programs, and the lab's NBD client.
 package vm

@@ -24,7 +24,7 @@ import (
 
 // Order is what is wanted; Answer what came of it. The machine's side of test/vm.
 type Order struct {
-	Op     string // start signal wait read list remove sleep address send
+	Op     string // start signal wait read list remove sleep address send mount socket clocks
 	Args   []string
 	Pid    int
 	Number int // a signal, or milliseconds
@@ -179,7 +179,7 @@ var (
 
 func obey(o *Order) (Answer, error) {
 	var a Answer
-	if len(o.Args) == 0 && o.Op != "signal" && o.Op != "wait" && o.Op != "sleep" {
+	if len(o.Args) == 0 && o.Op != "signal" && o.Op != "wait" && o.Op != "sleep" && o.Op != "clocks" {
 		return a, fmt.Errorf("%s needs arguments", o.Op)
 	}
 	switch o.Op {
@@ -242,6 +242,15 @@ func obey(o *Order) (Answer, error) {
 		defer c.Close()
 		_, err = io.WriteString(c, o.Args[1])
 		return a, err
+	case "mount": // DEVICE FOLDER TYPE
+		if err := os.MkdirAll(o.Args[1], 0o755); err != nil {
+			return a, err
+		}
+		return a, unix.Mount(o.Args[0], o.Args[1], o.Args[2], 0, "")
+	case "socket": // ADDRESS:PORT PATH: whoever connects there is connected to the socket
+		return a, lend(o.Args[0], o.Args[1])
+	case "clocks":
+		return clocks()
 	default:
 		return a, fmt.Errorf("nobody knows %q", o.Op)
 	}
