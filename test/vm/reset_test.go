@@ -21,11 +21,15 @@ const (
 	soon = time.Minute
 )
 
-// programs builds what runs in the machines, once.
-func programs(t *testing.T) map[string][]byte {
+// programs builds what runs in the machines, and others of cmd as needed.
+func programs(t *testing.T, others ...string) map[string][]byte {
 	t.Helper()
 	files, dir := map[string][]byte{}, t.TempDir()
-	for path, pkg := range map[string]string{"/init": "./test/vm/guest", "/vipd": "./cmd/vipd"} {
+	packages := map[string]string{"/init": "./test/vm/guest", "/vipd": "./cmd/vipd"}
+	for _, name := range others {
+		packages["/"+name] = "./cmd/" + name
+	}
+	for path, pkg := range packages {
 		out := filepath.Join(dir, filepath.Base(path))
 		c := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
 		c.Dir = "../.."
