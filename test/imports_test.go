@@ -49,7 +49,7 @@ var mayImport = map[string][]string{
 // believe the product instead of checking it.
 var judges = map[string][]string{
 	"test/lab":     {"test/cable"},                                                               // uses the programs only
-	"test/vm":      {},                                                                           // uses the programs only
+	"test/vm":      {"test/lab/nbdclient"},                                                       // uses the programs only
 	"test/contrib": {"test/lab"},                                                                 // uses the scripts and the programs only
 	"test/sim":     {"replicate", "metadata", "cluster/view", "cluster/lease", "cluster/member"}, // is a shell around the pure packages
 }

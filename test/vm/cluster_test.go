@@ -89,6 +89,8 @@ interval = "10s"
 	// inFlight is how many writes, and reads, are sent at once.
 	inFlight = 16
 	calm     = 5 * time.Second
+	// staleLimit is how long a machine that stood still may take to hear that.
+	staleLimit = 10 * time.Second
 	// pausedFor is how long a whole machine stands still.
 	pausedFor = time.Minute
 )

@@ -78,14 +78,16 @@ func (s *site) judge(was, is *vmNode, at, serves time.Time) {
 		s.t.Errorf("%s acknowledged a %s %s after %s began to, sent %s before that", was.name, r.kind,
 			seconds(r.answered.Sub(serves)), is.name, seconds(serves.Sub(r.sent)))
 	}
+	underWay := 0
 	for _, r := range was.client.good(serves, look) {
 		if r.sent.Before(at) {
-			s.t.Logf("%s answered a read %s after %s began, sent before it was disturbed", was.name, seconds(r.answered.Sub(serves)), is.name)
+			underWay++
 			continue
 		}
 		s.t.Errorf("%s answered a read with %d %s after %s began, sent %s after it was disturbed; %d had been acknowledged before", was.name, r.value,
 			seconds(r.answered.Sub(serves)), is.name, seconds(r.sent.Sub(at)), is.client.newest(r.sent))
 	}
+	s.t.Logf("%d reads were answered on %s after %s began; they were sent before it was disturbed", underWay, was.name, is.name)
 }
 
 // pause has the whole machine stand still that serves.
@@ -95,6 +97,8 @@ func (s *site) pause() {
 	on, other := s.serving(backLimit)
 	_, err := on.client.first(time.Now(), enough, soon)
 	must(t, err)
+	do(t, on.m, Order{Op: "reader", Args: []string{on.address + ":10809", "data"}})
+	time.Sleep(calm) // it reads
 	clock := do(t, on.m, Order{Op: "clocks"}).Text
 	// Some of these are under way when it stands still, in each of their states.
 	late := on.client.late(inFlight)
@@ -108,6 +112,7 @@ func (s *site) pause() {
 		on.name, seconds(on.client.last(serves).Sub(at)), other.name, seconds(serves.Sub(at)), late, on.name)
 	s.kept(other)
 	time.Sleep(time.Until(at.Add(pausedFor)))
+	newest := other.client.newest(time.Now())
 	must(t, on.m.Resume())
 	goes := time.Now()
 	if a, err := on.m.Do(Order{Op: "clocks"}); err == nil {
@@ -126,6 +131,39 @@ func (s *site) pause() {
 	}
 	must(t, err)
 	t.Logf("paused: in sync again %s after it went on", seconds(time.Since(goes)))
+	s.told(on, goes, newest)
 	s.judge(on, other, at, serves)
 	s.kept(other)
+}
+
+// told says what an application read on a node after it had stood still. That its lease
+// is over a node only knows once it has heard from somebody: until then it answers reads
+// with what it has. Nothing can be wanted of that but that it ends soon.
+func (s *site) told(n *vmNode, since time.Time, newest uint64) {
+	s.t.Helper()
+	a, err := n.m.Do(Order{Op: "readings", Args: []string{fmt.Sprint(since.Unix())}})
+	if err != nil {
+		s.t.Logf("what was read on %s is not known: %v", n.name, err)
+		return
+	}
+	var first, last, old int64
+	var count, all int
+	for line := range strings.Lines(a.Text) {
+		var boot int64
+		var value uint64
+		k, _ := fmt.Sscan(line, &boot, &value)
+		all++
+		if k != 2 || value >= newest {
+			continue
+		}
+		if count++; first == 0 {
+			first = boot
+		}
+		last, old = boot, int64(newest-value)
+	}
+	s.t.Logf("%d of %d reads by an application on %s, after it went on, were answered with what was no longer so (%d writes ago), over %s of its time",
+		count, all, n.name, old, time.Duration(last-first))
+	if d := time.Duration(last - first); d > staleLimit {
+		s.t.Errorf("that took longer than %s", staleLimit)
+	}
 }

@@ -42,7 +42,7 @@ func between(c net.Conn, path string) {
 }
 
 // clocks tells what this machine believes of the time: two readings of the kernel, in
-// nanoseconds, and the battery's clock.
+// nanoseconds, and the battery's clock in seconds.
 func clocks() (Answer, error) {
 	var boot, real unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
@@ -51,12 +51,7 @@ func clocks() (Answer, error) {
 	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &real); err != nil {
 		return Answer{}, err
 	}
-	f, err := os.Open("/dev/rtc0")
-	if err != nil {
-		return Answer{}, err
-	}
-	defer f.Close()
-	rtc, err := unix.IoctlGetRTCTime(int(f.Fd()))
+	rtc, err := battery()
 	if err != nil {
 		return Answer{}, err
 	}
@@ -64,5 +59,5 @@ func clocks() (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	return Answer{Text: fmt.Sprintf("%d %d %02d:%02d:%02d %s", boot.Nano(), real.Nano(), rtc.Hour, rtc.Min, rtc.Sec, strings.TrimSpace(string(source)))}, nil
+	return Answer{Text: fmt.Sprintf("%d %d %d %s", boot.Nano(), real.Nano(), rtc, strings.TrimSpace(string(source)))}, nil
 }

@@ -24,7 +24,7 @@ import (
 
 // Order is what is wanted; Answer what came of it. The machine's side of test/vm.
 type Order struct {
-	Op     string // start signal wait read list remove sleep address send mount socket clocks
+	Op     string // start signal wait read list remove sleep address send mount socket clocks reader readings
 	Args   []string
 	Pid    int
 	Number int // a signal, or milliseconds
@@ -251,6 +251,10 @@ func obey(o *Order) (Answer, error) {
 		return a, lend(o.Args[0], o.Args[1])
 	case "clocks":
 		return clocks()
+	case "reader": // ADDRESS:PORT EXPORT: reads from now on, as an application does
+		go readAgain(o.Args[0], o.Args[1])
+	case "readings": // SECONDS: what it read since then, by the battery's clock
+		return readings(o.Args[0])
 	default:
 		return a, fmt.Errorf("nobody knows %q", o.Op)
 	}
