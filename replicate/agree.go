@@ -153,7 +153,7 @@ func (m *Machine) decide() {
 		v = Verdict{Outcome: Refused, Rule: 1, Reason: "the replica to copy from has no disk"}
 	}
 	if why := m.stranger(); why != "" {
-		v = Verdict{Outcome: Refused, Rule: 15, Reason: why, Hint: "vipd passes on what the cluster decided: its log on this node says why it did not"}
+		v = Verdict{Outcome: Refused, Rule: 15, Reason: why, Hint: "vipd passes on what the cluster decided: hastctl cluster status tells more"}
 	}
 	m.verdict = v
 	m.report(Report{Kind: ReportVerdict, New: v.String(), Reason: v.Reason})

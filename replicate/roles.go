@@ -269,7 +269,7 @@ func (m *Machine) noLease() *Refusal {
 	if !m.cfg.NeedLease || m.leased() {
 		return nil
 	}
-	return &Refusal{RefusedPolicy, "promotion refused: quorum is \"majority\" and this node holds no lease", "vipd passes on what the cluster decided: its log on this node says why it did not"}
+	return &Refusal{RefusedPolicy, "promotion refused: quorum is \"majority\" and this node holds no lease", "vipd passes on what the cluster decided: hastctl cluster status tells more"}
 }
 
 // connectAnew lets both sides judge again at once: something changed here.
@@ -608,7 +608,7 @@ func (m *Machine) onResume(c *Command) {
 		return
 	}
 	if why := m.withheld(); why != "" {
-		m.finish(c, &Refusal{RefusedPolicy, "the cluster has not decided that this node goes on (" + why + ")", "vipd passes on what the cluster decided: its log on this node says why it did not"})
+		m.finish(c, &Refusal{RefusedPolicy, "the cluster has not decided that this node goes on (" + why + ")", "vipd passes on what the cluster decided: hastctl cluster status tells more"})
 		return
 	}
 	if !m.sound() {

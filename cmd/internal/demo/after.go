@@ -164,7 +164,7 @@ func (d *demo) rest(ctx context.Context, n *node) error {
 	if err := n.shut(); err != nil {
 		return err
 	}
-	if _, err := n.hastctl(ctx, "role", "secondary", resource); err != nil {
+	if _, err := n.demote(ctx); err != nil {
 		return err
 	}
 	return d.awaitBoth(ctx, syncLimit, "both nodes to be at rest", func(r api.Resource) bool { return r.Role == "secondary" && complete(r) })
@@ -208,7 +208,7 @@ func (d *demo) part(ctx context.Context) error {
 	if err := d.alpha().shut(); err != nil {
 		return err
 	}
-	if _, err := d.alpha().hastctl(ctx, "role", "secondary", resource); err != nil {
+	if _, err := d.alpha().demote(ctx); err != nil {
 		return err
 	}
 	before, err := d.sumOf(ctx, d.alpha())

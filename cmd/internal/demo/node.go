@@ -56,6 +56,27 @@ func (n *node) hastctl(ctx context.Context, args ...string) (string, error) {
 	return n.quiet(ctx, args...)
 }
 
+// demoteLimit bounds the tries of a demotion, demotePause parts them: who just closed the
+// device may not be gone from it yet.
+const (
+	demoteLimit = 10 * time.Second
+	demotePause = 100 * time.Millisecond
+)
+
+// demote makes the resource secondary.
+func (n *node) demote(ctx context.Context) (string, error) {
+	out, err := n.hastctl(ctx, "role", "secondary", resource)
+	for end := time.Now().Add(demoteLimit); exit.CodeOf(err) == exit.Again && time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return out, err
+		case <-time.After(demotePause):
+		}
+		out, err = n.quiet(ctx, "role", "secondary", resource)
+	}
+	return out, err
+}
+
 // quiet runs hastctl without showing it.
 func (n *node) quiet(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandLimit+5*time.Second)
