@@ -45,6 +45,7 @@ type Config struct {
 	Nodes     []NodeConfig
 	Resources []ResourceConfig
 	Rejoin    Duration // how long an excluded node must be heard by every member; 0: DefaultRejoin
+	Round     Duration // how long those who are heard have to promise; 0: DefaultRound
 	Seed      uint64   // drawn at random by the shell at each start: incarnations and back-off
 }
 
@@ -52,9 +53,9 @@ type Config struct {
 const (
 	DefaultRejoin = 5 * Second
 	resendEvery   = 200 * Millisecond // one lost message does not cost a round
-	roundTime     = 1 * Second        // five tries; a node that is silent as long is not there
+	DefaultRound  = 1 * Second        // five tries; a node that is silent as long is not there
 	stagger       = 150 * Millisecond // from one possible asker to the next: a round usually ends within
-	undecided     = 2 * roundTime     // a stored proposal of which nothing more is heard is proposed again
+	undecided     = 2                 // rounds; then a stored proposal of which nothing more is heard is proposed again
 	linkGrace     = 1 * Second        // a node that restarts, and is heard, has as long to say whom it hears
 	startGrace    = 1 * Second        // a node that starts waits as long for members that it does not hear yet
 	backoffFirst  = 200 * Millisecond
@@ -148,6 +149,9 @@ func New(cfg Config) (*Machine, error) {
 	m := &Machine{cfg: cfg, rand: cfg.Seed, ph: notYetStart, holds: map[string]*stake{}, first: map[string]Set{}, moves: map[string]Move{}, groups: map[string]string{}}
 	if m.cfg.Rejoin == 0 {
 		m.cfg.Rejoin = DefaultRejoin
+	}
+	if m.cfg.Round == 0 {
+		m.cfg.Round = DefaultRound
 	}
 	if len(cfg.Nodes) > MaxNodes || len(cfg.Resources) > MaxResources {
 		return nil, fmt.Errorf("%d nodes and %d resources: at most %d and %d are possible", len(cfg.Nodes), len(cfg.Resources), MaxNodes, MaxResources)

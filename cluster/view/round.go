@@ -98,7 +98,7 @@ func (m *Machine) ask(nodes Set, f *Force) {
 	m.ph, m.want, m.force = asking, nodes|SetOf(self), f
 	m.votes = map[NodeID]vote{self: {m.st.Inc, m.leaving}}
 	m.best = m.st.Acc
-	m.ends, m.resend = m.now.add(roundTime), m.now.add(resendEvery)
+	m.ends, m.resend = m.now.add(m.cfg.Round), m.now.add(resendEvery)
 	m.askOthers()
 	m.advance()
 }
@@ -209,7 +209,7 @@ func (m *Machine) propose() {
 		m.prop = m.choose(m.st.View, true)
 	}
 	m.ph, m.acks = holding, 0
-	m.ends, m.resend = m.now.add(roundTime), m.now.add(resendEvery)
+	m.ends, m.resend = m.now.add(m.cfg.Round), m.now.add(resendEvery)
 	m.holdFor(m.prop)
 	m.publish()
 }

@@ -219,7 +219,7 @@ func (m *Machine) reason(all Set) (why string, mine bool) {
 	if len(m.groups) > 0 {
 		return "a group's state is ordered", true
 	}
-	if m.st.Acc != nil && m.now >= m.accAt.add(undecided) {
+	if m.st.Acc != nil && m.now >= m.accAt.add(undecided*m.cfg.Round) {
 		// Who stored one gives and takes no lease by the present view any more.
 		return fmt.Sprintf("proposal %s was neither committed nor replaced", m.st.Acc.Round), false
 	}

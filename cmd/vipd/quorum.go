@@ -84,7 +84,7 @@ func newQuorum(s *server) (*quorum, error) {
 	}
 	o := mrunner.Options{
 		Config: member.Config{
-			View:  view.Config{Self: q.self, Rejoin: view.Duration(c.Cluster.Rejoin)},
+			View:  view.Config{Self: q.self, Rejoin: view.Duration(c.Cluster.Rejoin), Round: max(view.DefaultRound, view.Duration(c.Cluster.Heartbeat.Trouble))},
 			Lease: view.Duration(c.Cluster.Lease), Every: view.Duration(c.Cluster.Heartbeat.Interval),
 		},
 		Names: map[view.NodeID]string{}, Storage: grants{newStorage(s.hastd.Control), q}, Store: store.Open(filepath.Join(s.vipd.State, viewFile)),

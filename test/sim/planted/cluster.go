@@ -73,7 +73,7 @@ var clusterBugs = []Bug{
 		{"cluster/member/member.go", "	if asked && !ev.Lost {\n", "	if asked {\n"},
 	}},
 	{Name: "a stored proposal is left undecided", Test: "./cluster/member -run TestStoredProposalIsDecided", Edits: []Edit{
-		{"cluster/view/steer.go", "m.st.Acc != nil && m.now >= m.accAt.add(undecided)", "false"},
+		{"cluster/view/steer.go", "m.st.Acc != nil && m.now >= m.accAt.add(undecided*m.cfg.Round)", "false"},
 	}},
 	{Name: "an owner that starts does not guard itself", Test: "./cluster/lease -run TestOwnerThatStartsGuardsItself", Edits: []Edit{
 		{"cluster/lease/lease.go", " && (id != m.cfg.Self || ev.Stored)", " && id != m.cfg.Self"},
