@@ -16,35 +16,61 @@ import (
 
 // A hastd that says nothing for hastd-timeout is killed: the devices that hang on it end
 // in errors, its peer hears that it is gone, and its supervisor (systemd) starts another
-// one. One that is merely not there is none of this.
+// one. One that is merely not there is none of this, nor one that has not answered yet:
+// on a slow machine its start takes what it takes.
 
 // hastdEvery is the time between two questions whether hastd answers; each waits as long.
 const hastdEvery = time.Second
 
+// silence is how long a hastd has not answered.
+type silence struct {
+	limit time.Duration
+	pid   int       // who answered last; 0: nobody
+	since time.Time // when the silence began; zero: there is none
+	last  time.Time // the last question
+}
+
+// asked takes the end of a question, and says whether whoever listens is to be killed.
+func (w *silence) asked(began, now time.Time, answered, gone bool, listens int) bool {
+	if began.Sub(w.last) > w.limit/2+hastdEvery {
+		w.since = time.Time{} // this process stood still itself
+	}
+	w.last = began
+	switch {
+	case answered:
+		w.pid, w.since = listens, time.Time{}
+		return false
+	case gone, w.pid == 0, listens != w.pid:
+		w.pid, w.since = 0, time.Time{}
+		return false
+	case w.since.IsZero():
+		w.since = began
+	}
+	if now.Sub(w.since) < w.limit {
+		return false
+	}
+	w.pid, w.since = 0, time.Time{}
+	return true
+}
+
 // guardHastd kills a hastd that is silent, until ctx ends.
 func (s *server) guardHastd(ctx context.Context) {
 	client := api.NewClient(s.hastd.Control, hastdEvery/2)
-	var since, last time.Time // when the silence began; the last question
+	w := silence{limit: s.vipd.HastdTimeout}
 	tick := time.NewTicker(hastdEvery)
 	defer tick.Stop()
 	for {
 		began := time.Now()
-		if began.Sub(last) > s.vipd.HastdTimeout/2+hastdEvery {
-			since = time.Time{} // this process stood still itself
-		}
-		last = began
 		_, err := client.Version(ctx)
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
-		case err == nil || exit.CodeOf(err) != exit.Again: // it answers, or there is none
-			since = time.Time{}
-		case since.IsZero():
-			since = began
 		}
-		if !since.IsZero() && time.Since(since) >= s.vipd.HastdTimeout {
-			since = time.Time{}
-			s.killHastd()
+		pid, whose := listener(s.hastd.Control)
+		if whose != nil {
+			pid = 0
+		}
+		if w.asked(began, time.Now(), err == nil, exit.CodeOf(err) != exit.Again, pid) {
+			s.killHastd(pid)
 		}
 		select {
 		case <-ctx.Done():
@@ -54,13 +80,9 @@ func (s *server) guardHastd(ctx context.Context) {
 	}
 }
 
-// killHastd ends whoever listens on hastd's socket and does not answer.
-func (s *server) killHastd() {
-	pid, err := listener(s.hastd.Control)
-	if err == nil {
-		err = unix.Kill(pid, unix.SIGKILL)
-	}
-	if err != nil {
+// killHastd ends the hastd that does not answer.
+func (s *server) killHastd(pid int) {
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		s.o.Log.Error("hastd does not answer, and cannot be killed: kill it by hand", "for", s.vipd.HastdTimeout.String(), "reason", err)
 		return
 	}
