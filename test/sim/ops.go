@@ -92,6 +92,9 @@ func (n *node) carryOut(e *replicate.Effect) {
 	case replicate.EffReport:
 		if e.Report.Kind == replicate.ReportDisk {
 			n.toldFailed = e.Report.New == "failed"
+			if n.toldFailed && w.prof.Mode == replicate.Memsync {
+				w.keptLoses(n) // what it had received and not written
+			}
 		}
 		if e.Report.Kind == replicate.ReportWarning && strings.HasPrefix(e.Report.Reason, "the peer sent") {
 			w.violate("protocol", "%s: %s, although both daemons are honest", n.name, e.Report.Reason)

@@ -6,7 +6,7 @@ import "fmt"
 // everything that was acknowledged. Excused is, until a sync, what no flush covered
 // when the replica's host lost power (it may have confirmed a write that is acknowledged
 // only afterwards), and in memsync what the peer had only in memory
-// when its daemon ended.
+// when its daemon ended or its disk failed.
 
 // keptBook is what must not be lost, by sector.
 type keptBook struct {
