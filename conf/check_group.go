@@ -90,6 +90,9 @@ func (r *reader) checkGroup(c *Config, g *Group) {
 	if g.Parallel && len(g.Addresses) > 0 {
 		r.wrong(at.with("parallel"), "a parallel group is online on several nodes, and an address must stand on one", "write parallel = false, or move the addresses to another group")
 	}
+	if c.Cluster.Quorum == QuorumMajority && !g.Parallel && g.Election != ElectionExternal && len(g.Nodes) > 2 {
+		r.wrong(at.with("nodes"), "the votes of a cluster give a group to one of two nodes, not of more", "name the two nodes on which it may run")
+	}
 	if len(g.Interfaces) == 0 && !r.stands("group", g.Name, "interfaces") {
 		switch {
 		case len(g.Addresses) > 0:

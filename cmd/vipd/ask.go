@@ -116,7 +116,7 @@ func (q *quorum) mayGive(ctx context.Context, r *view.Resource, to view.NodeID) 
 // seated is the group for which a seat decides about a resource, or nil.
 func (q *quorum) seated(resource string) *group {
 	for _, u := range q.s.groups {
-		if u.seat != nil && slices.Contains(u.conf.Resources, resource) {
+		if u.seat != nil && slices.Contains(owned(u.conf), resource) {
 			return u
 		}
 	}

@@ -61,7 +61,7 @@ func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
 	case g.Election == conf.ElectionExternal:
 	case g.Parallel:
 		decider = everywhere{u.onElected}
-	case s.quorum != nil && len(g.Resources) > 0:
+	case s.quorum != nil:
 		u.seat = newSeat(u, s.quorum)
 		decider = u.seat
 		if len(g.Interfaces) == 0 || len(g.Addresses) == 0 {

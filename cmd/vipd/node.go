@@ -246,7 +246,7 @@ func (s *server) stopWork(ctx context.Context) {
 	}
 	wg.Wait()
 	st := newStorage(s.hastd.Control)
-	for _, name := range s.quorum.opts.Resources {
+	for _, name := range s.quorum.replicas() {
 		wg.Go(func() {
 			s.untilDone(ctx, "resource "+name, func() error {
 				r, err := st.Replica(ctx, name)
@@ -319,7 +319,7 @@ func (s *server) abortNode(who string) error {
 	defer cancel()
 	st := newStorage(s.hastd.Control)
 	var wg sync.WaitGroup
-	for _, name := range s.quorum.opts.Resources {
+	for _, name := range s.quorum.replicas() {
 		wg.Go(func() {
 			_ = st.Fail(ctx, name) // refused unless it is suspended
 			if err := st.Role(ctx, name, "secondary", true); err != nil && !st.Gone(err) {

@@ -147,7 +147,7 @@ func (u *group) awaitOwner(ctx context.Context) error {
 	defer limit.Stop()
 	for {
 		changed, st := u.seat.q.run().Changed(), u.seat.q.run().Status()
-		r := st.View.Resource(u.conf.Resources[0])
+		r := st.View.Resource(owned(u.conf)[0])
 		if r != nil && r.Owner != u.seat.q.self && r.Owner != view.Nobody {
 			return nil
 		}

@@ -15,7 +15,7 @@ func (s *server) Own(ctx context.Context, resource string, force bool) error {
 	if q == nil {
 		return s.needsMajority("nobody owns a resource")
 	}
-	if !slices.Contains(q.opts.Resources, resource) {
+	if !slices.Contains(q.replicas(), resource) {
 		return exit.New(exit.Usage, "hastctl list shows the resources of this node", "resource %q has no replica on node %s", resource, s.Node())
 	}
 	if err := s.running(ctx); err != nil {

@@ -51,7 +51,9 @@ type quorum struct {
 	send chan parcel
 	asks chan ask
 	opts mrunner.Options
-	cur  atomic.Pointer[mrunner.Runner]
+
+	claims claims
+	cur    atomic.Pointer[mrunner.Runner]
 
 	forced chan view.Report // what came of a person's order; of one at a time
 
@@ -111,6 +113,7 @@ func newQuorum(s *server) (*quorum, error) {
 		}
 	}
 	q.opts = o
+	q.addClaims(c)
 	return q, q.renew()
 }
 
@@ -305,9 +308,9 @@ type grants struct {
 	q *quorum
 }
 
-// Grant passes on what a view allows. A hastd that is gone serves nothing, and the next
+// order passes on what a view allows. A hastd that is gone serves nothing, and the next
 // one nothing before it was told.
-func (g grants) Grant(ctx context.Context, resource string, x member.Grant) error {
+func (g grants) order(ctx context.Context, resource string, x member.Grant) error {
 	_, err := g.ask.Command(ctx, resource, "grant", api.GrantRequest{
 		Generation: x.Generation, Incarnation: uint64(x.Incarnation), Peer: uint64(x.Peer), Owner: x.Owner, PeerOwner: x.PeerOwner,
 		Hold: x.Hold, Adding: uint64(x.Adding), LeaseEnd: int64(x.Until),
@@ -318,8 +321,8 @@ func (g grants) Grant(ctx context.Context, resource string, x member.Grant) erro
 	return err
 }
 
-// Ask is what hastd says of a resource.
-func (g grants) Ask(ctx context.Context, resource string) (member.Storage, error) {
+// replica is what hastd says of a resource.
+func (g grants) replica(ctx context.Context, resource string) (member.Storage, error) {
 	r, err := g.ask.Resource(ctx, resource)
 	if err != nil {
 		return member.Storage{}, err

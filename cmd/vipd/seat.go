@@ -201,7 +201,7 @@ func (s *seat) look(ctx context.Context) {
 		away = noLinkHere
 	case !fit && (s.u.machine.Status().State == cluster.Faulted || time.Since(unfit) > unfitFor):
 		away = why
-	case st.View.Resource(s.u.conf.Resources[0]) != nil && st.View.Resource(s.u.conf.Resources[0]).Owner != s.q.self:
+	case s.elsewhere(&st):
 		away = "the group's first resource is owned there"
 	default:
 		return
@@ -220,14 +220,20 @@ func (s *seat) undecided(st *mrunner.Status, mine []string, all, early bool) boo
 	case all:
 		return early
 	}
-	return len(mine) == len(s.u.conf.Resources)
+	return len(mine) == len(owned(s.u.conf))
+}
+
+// elsewhere says whether another node has what comes first of the group.
+func (s *seat) elsewhere(st *mrunner.Status) bool {
+	r := st.View.Resource(owned(s.u.conf)[0])
+	return r != nil && r.Owner != s.q.self
 }
 
 // mine are the resources of the group that the view gives to this node; all says
 // whether that is every one, with a lease.
 func (s *seat) mine(st *mrunner.Status) (list []string, all bool) {
 	all = st.Up
-	for _, name := range s.u.conf.Resources {
+	for _, name := range owned(s.u.conf) {
 		if r := st.View.Resource(name); r != nil && r.Owner == s.q.self {
 			list = append(list, name)
 		}
@@ -278,7 +284,7 @@ func (s *server) graceTOC() time.Duration {
 
 // because says why this node is not master.
 func (s *seat) because(st *mrunner.Status) string {
-	for _, name := range s.u.conf.Resources {
+	for _, name := range owned(s.u.conf) {
 		switch r := st.View.Resource(name); {
 		case st.View == nil:
 			return "no view of the cluster is known"
@@ -342,7 +348,7 @@ func (s *seat) successor(st *mrunner.Status) (view.NodeID, bool) {
 		if !ok || id == s.q.self || st.View.Member(id) == nil || st.View.Member(id).Leaving {
 			continue
 		}
-		for _, r := range s.u.conf.Resources {
+		for _, r := range owned(s.u.conf) {
 			x := st.View.Resource(r)
 			ok = ok && x != nil && x.InSync.Has(id)
 		}
@@ -373,7 +379,7 @@ func (s *seat) unable() string {
 		if st.View.Member(id) == nil {
 			return fmt.Sprintf("node %s is not a member of view %s", name, st.View.Stamp)
 		}
-		for _, r := range s.u.conf.Resources {
+		for _, r := range owned(s.u.conf) {
 			if x := st.View.Resource(r); x == nil || !x.InSync.Has(id) {
 				return fmt.Sprintf("node %s is not in sync of %s", name, r)
 			}

@@ -40,9 +40,14 @@ func (n *Node) Cluster() (Cluster, error) {
 }
 
 // Owner is who owns the lab's resource, as a node knows it, and who is in sync.
-func (c Cluster) Owner() (string, []string) {
+func (c Cluster) Owner() (string, []string) { return c.ownerOf(Resource) }
+
+// Claim is who owns the lab's group, if that has no resources.
+func (c Cluster) Claim() (string, []string) { return c.ownerOf("group/" + GroupName) }
+
+func (c Cluster) ownerOf(name string) (string, []string) {
 	for _, r := range c.Resources {
-		if r.Name == Resource {
+		if r.Name == name {
 			return r.Owner, r.InSync
 		}
 	}
