@@ -25,6 +25,7 @@ func (m *Machine) onPacket(on LinkID, x *Packet, out []Effect) []Effect {
 	if x.Incarnation == p.incarnation && !l.in.see(x.Sequence) {
 		return refuse(FaultReplay)
 	}
+	l.came = m.now
 	s := p.start(x.Incarnation, m.now)
 	first := s.first
 	if x.Incarnation != p.incarnation {

@@ -20,6 +20,7 @@ type link struct {
 	outAt   Instant // the same, without the time in which we stood still
 	heard   bool    // ever, of this start
 	unheard bool    // nothing since this node stood still: no link gets better by that
+	came    Instant // when a packet came last, whatever it proved; 0: none did
 	replyAt Instant // not before this an answer out of turn
 	pieces  assembly
 }
@@ -30,6 +31,11 @@ type link struct {
 func (l *link) since() Instant { return min(l.inAt, l.outAt.add(l.interval)) }
 
 func (l *link) silence(now Instant) Duration { return max(now.since(l.since()), 0) }
+
+// oneWay says whether the other end is heard, and does not hear this one.
+func (l *link) oneWay(now Instant) bool {
+	return l.state == LinkDown && l.came != 0 && now.since(l.came) < l.timeout && (!l.heard || now.since(l.outAt) >= l.timeout)
+}
 
 // deadline is when its state changes if nothing comes.
 func (l *link) deadline() (Instant, bool) {

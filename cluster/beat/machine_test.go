@@ -80,6 +80,8 @@ func TestOneWay(t *testing.T) {
 	w.expect(w.said("b: link 0 to a trouble (nothing heard for") == 1, "the deaf side says something else")
 	w.run(10 * Second)
 	w.expect(w.link(0, 1, 0) == LinkDown && w.nodes[0].refused[FaultStale] > 10, "it is believed later")
+	oneWay := func(at, to NodeID) bool { return w.status(at, to).Links[0].OneWay }
+	w.expect(oneWay(0, 1) && !oneWay(1, 0), "the status says %v and %v of the way", oneWay(0, 1), oneWay(1, 0))
 
 	// From the start it is never up.
 	w = newWorld(t, 5, 2, 0)
@@ -90,6 +92,7 @@ func TestOneWay(t *testing.T) {
 	w.log = nil
 	w.run(20 * Second)
 	w.expect(len(w.log) == 0, "a one-way link is believed")
+	w.expect(oneWay(0, 1) && !oneWay(1, 0), "from the start the status says %v and %v of the way", oneWay(0, 1), oneWay(1, 0))
 }
 
 // A carrier that is gone is noticed at once, by the serial line on the other side

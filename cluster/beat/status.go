@@ -72,6 +72,7 @@ type LinkStatus struct {
 	State  LinkState
 	Reason string
 	Heard  bool     // ever
+	OneWay bool     // packets come, and do not show that it hears this node
 	Silent Duration // the longer one of both ways'
 }
 
@@ -86,7 +87,7 @@ func (m *Machine) Status(now Instant) (list []NodeStatus) {
 			s.Reason = p.why
 		}
 		for _, l := range p.links {
-			x := LinkStatus{Link: l.id, State: l.state, Reason: l.reason, Heard: l.heard}
+			x := LinkStatus{Link: l.id, State: l.state, Reason: l.reason, Heard: l.heard, OneWay: !p.gone && l.oneWay(now)}
 			if l.heard {
 				x.Silent = l.silence(now)
 			}

@@ -28,7 +28,7 @@ are forgotten when vipd is started again: starting vipd is "node start", ending 
 			return exit.New(exit.Usage, "hastctl node --help lists the commands", "no command given")
 		},
 	}
-	c.AddCommand(a.nodeStateCommand(), a.nodeMapCommand(), a.nodeStopCommand(), a.nodeStartCommand(), a.nodeAbortCommand(), a.nodeRestartCommand())
+	c.AddCommand(a.nodeStateCommand(), a.nodeMapCommand(), a.nodeStopCommand(), a.nodeStartCommand(), a.nodeAbortCommand(), a.nodeRestartCommand(), a.nodeReinitCommand())
 	return c
 }
 
@@ -40,7 +40,7 @@ func (a *app) nodeStateCommand() *cobra.Command {
 
 The state is running, joining (no membership names it yet), waiting (its side has no
 quorum), stopping, stopped, aborted, failed, or down (vipd does not run; then the exit
-status is 69). The last stop or abort is kept over restarts and shown as well.`,
+status is 69). A node that runs and cannot use a replica of its own says why. The last stop or abort is kept over restarts and shown as well.`,
 		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.groupClient(cmd)
@@ -248,29 +248,46 @@ mounts and replicas stay as they are; addresses stay if it is back within the le
 one that starts adopts what it finds if this node still owns it. It waits until the node
 is a member again.`,
 		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.groupClient(cmd)
-			if err != nil {
-				return err
-			}
-			was, err := c.OrderNode(cmd.Context(), "restart", api.NodeRequest{Who: person()})
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
-			defer cancel()
-			for {
-				st, err := c.NodeState(ctx)
-				if err == nil && !st.Started.Equal(was.Started) && st.State == "running" {
-					a.tellNode(st)
-					return nil
-				}
-				select {
-				case <-ctx.Done():
-					return exit.New(exit.Again, "hastctl node state, and vipd's log, tell how far it is", "vipd was started again and is no member yet")
-				case <-time.After(restartEvery):
-				}
-			}
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.nodeAgain(cmd, "restart") },
+	}
+}
+
+func (a *app) nodeReinitCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "reinit",
+		Short: "take over another list of nodes and leave everything up",
+		Long: `reinit reads the nodes and their addresses from the file again: nodes that were added may
+become members, nodes that were removed do not come back. Everything stays up as in
+"node restart". Change the file on every node first, then order reinit on one node after
+the other, and start vipd on a new one last; on one that goes, stop it first. If anything
+else changed in the file, or the file cannot be used, nothing is done.`,
+		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.nodeAgain(cmd, "reinit") },
+	}
+}
+
+// nodeAgain has vipd start itself again, and waits until this node is a member.
+func (a *app) nodeAgain(cmd *cobra.Command, order string) error {
+	c, err := a.groupClient(cmd)
+	if err != nil {
+		return err
+	}
+	was, err := c.OrderNode(cmd.Context(), order, api.NodeRequest{Who: person()})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
+	defer cancel()
+	for {
+		st, err := c.NodeState(ctx)
+		if err == nil && !st.Started.Equal(was.Started) && st.State == "running" {
+			a.tellNode(st)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return exit.New(exit.Again, "hastctl node state, and vipd's log, tell how far it is", "vipd was started again and is no member yet")
+		case <-time.After(restartEvery):
+		}
 	}
 }

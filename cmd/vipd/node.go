@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"hastd/cluster"
-	"hastd/cluster/beat"
 	brunner "hastd/cluster/beat/runner"
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/exit"
@@ -101,55 +100,6 @@ func (p *part) note(dir string) error {
 	return os.Rename(path+".new", path)
 }
 
-// NodeState says whether this node takes part in the cluster.
-func (s *server) NodeState() api.NodeState {
-	p := &s.part
-	p.mu.Lock()
-	n := api.NodeState{Node: s.Node(), State: p.state, Reason: p.reason, Detail: p.detail, Since: p.since, Started: p.started, Last: p.last}
-	p.mu.Unlock()
-	switch {
-	case n.State != "":
-		return n
-	case s.quorum == nil:
-		n.State = "running"
-		return n
-	}
-	st := s.quorum.run().Status()
-	_, failed := s.quorum.takesPart()
-	switch {
-	case failed != nil:
-		n.State, n.Reason, n.Detail = "failed", api.ReasonUpdate, failed.Error()
-	case !st.Up:
-		n.State, n.Reason, n.Detail = "joining", s.unheard(), st.Waits
-		if n.Reason == "" && st.Heard != 0 {
-			n.Reason = api.ReasonRecovery
-		}
-	case st.Waits != "":
-		n.State, n.Reason, n.Detail = "waiting", api.ReasonQuorum, st.Waits
-	default:
-		n.State = "running"
-	}
-	return n
-}
-
-// unheard says why nobody is heard, if packets came and were refused; else "".
-func (s *server) unheard() string {
-	b := s.beats.Load()
-	if b == nil || s.quorum.run().Status().Heard != 0 {
-		return ""
-	}
-	refused := b.run.Stats().Refused
-	switch {
-	case refused[beat.FaultKey] > 0:
-		return api.ReasonKey
-	case refused[beat.FaultSecured] > 0:
-		return api.ReasonNoKey
-	case refused[beat.FaultVersion] > 0:
-		return api.ReasonVersion
-	}
-	return ""
-}
-
 // OrderNode carries out what a person orders of this node.
 func (s *server) OrderNode(ctx context.Context, order string, req api.NodeRequest) error {
 	if s.quorum == nil {
@@ -166,6 +116,8 @@ func (s *server) OrderNode(ctx context.Context, order string, req api.NodeReques
 		return s.startNode(ctx, req)
 	case "abort":
 		return s.abortNode(req.Who)
+	case "reinit":
+		return s.reinitNode()
 	}
 	return s.restartNode()
 }

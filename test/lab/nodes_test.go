@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -98,6 +100,28 @@ func TestNodeCommands(t *testing.T) {
 	if out, _, code := other.Hastctl("node", "map"); code != 0 || strings.Count(out, "member") != 3 || !slices.Contains(strings.Fields(out), "charlie") {
 		t.Errorf("the map: %d, %s", code, out)
 	}
+
+	// A member whose replica cannot be used says so.
+	says := func(want string) {
+		t.Helper()
+		must(t, poll(downLimit, func() (bool, error) {
+			out, _, _ := other.Hastctl("node", "state")
+			if !strings.Contains(out, "state: running") || !strings.Contains(out, want) {
+				return false, errors.New(out)
+			}
+			return true, nil
+		}))
+	}
+	must(t, other.Kill())
+	says("reason: daemon not running")
+	must(t, os.Rename(other.Local(), other.Local()+".away"))
+	must(t, other.Start())
+	says("reason: cannot find disk (resource data: there is no " + other.Local())
+	must(t, os.WriteFile(other.Local(), make([]byte, 1<<20), 0o600))
+	says("reason: cluster device open failed (resource data: ")
+	must(t, os.Rename(other.Local()+".away", other.Local()))
+	says("reason: -")
+	inSync()
 }
 
 // started is when the node's vipd says that it was.

@@ -39,11 +39,19 @@ const (
 	ReasonAbort    = "user initiated abort"
 	ReasonQuorum   = "lost quorum"
 	ReasonRecovery = "recovery in progress"
+	ReasonLate     = "join timed out during reconfiguration"
+	ReasonMaster   = "master aborted during join"
+	ReasonRefused  = "connection refused by master"
 	ReasonKey      = "cluster key mismatch with master"
 	ReasonNoKey    = "cluster key not available"
 	ReasonVersion  = "protocol version out of range"
 	ReasonUpdate   = "metadata update failed"
 	ReasonNoDaemon = "daemon not running"
+
+	// Of a node that takes part, and cannot use a replica of its own.
+	ReasonNoDisk = "cannot find disk"
+	ReasonOpen   = "cluster device open failed"
+	ReasonRole   = "transition to role failed"
 )
 
 // NodeRequest is the body of POST /v1/node/ORDER.
@@ -57,7 +65,7 @@ type NodeRequest struct {
 }
 
 // NodeOrders are what may be ordered of a node.
-var NodeOrders = []string{"start", "stop", "abort", "restart"}
+var NodeOrders = []string{"start", "stop", "abort", "restart", "reinit"}
 
 // NodeBackend is what vipd's server lets a person do with its node. Errors are
 // *exit.Error or the context's.
