@@ -15,7 +15,7 @@ const module = "hastd"
 
 // pure are the packages whose behaviour follows from their arguments alone. That
 // is what lets test/sim replay a whole pair from one seed.
-var pure = []string{"replicate", "metadata", "carp", "cluster", "cluster/beat", "cluster/view", "cluster/lease", "cluster/member", "cluster/fence"}
+var pure = []string{"replicate", "metadata", "carp", "cluster", "cluster/beat", "cluster/view", "cluster/lease", "cluster/member", "cluster/seat", "cluster/fence"}
 
 // mayImport says what each production package may import of this module. A new
 // package needs a line here: that is the moment to ask where it belongs.
@@ -42,6 +42,7 @@ var mayImport = map[string][]string{
 	"cluster/view/store":    {"cluster/view"},
 	"cluster/lease":         {"cluster/view"},
 	"cluster/member":        {"cluster/view", "cluster/lease"},
+	"cluster/seat":          {"cluster/view"},
 	"cluster/member/runner": {"cluster/member", "cluster/view", "cluster/lease"},
 }
 

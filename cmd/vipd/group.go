@@ -27,7 +27,7 @@ type group struct {
 	conf     *conf.Group
 	machine  *crunner.Group
 	election *election // nil: there is none
-	seat     *seat     // nil: the cluster's view does not decide
+	seat     *chair    // nil: the cluster's view does not decide
 	watch    *crunner.Watch
 	keeper   *vip.Keeper // nil: no addresses
 	parts    int         // how many
@@ -62,7 +62,7 @@ func newGroup(s *server, g *conf.Group, st crunner.Storage) (*group, error) {
 	case g.Parallel:
 		decider = everywhere{u.onElected}
 	case s.quorum != nil:
-		u.seat = newSeat(u, s.quorum)
+		u.seat = newChair(u, s.quorum)
 		decider = u.seat
 		if len(g.Interfaces) == 0 || len(g.Addresses) == 0 {
 			break // nobody needs to hear where it is

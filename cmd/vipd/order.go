@@ -9,6 +9,7 @@ import (
 
 	"hastd/cluster"
 	crunner "hastd/cluster/runner"
+	"hastd/cluster/seat"
 	"hastd/cluster/view"
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/exit"
@@ -143,7 +144,7 @@ func (u *group) awaitOther(ctx context.Context, before uint64) error {
 
 // awaitOwner waits until the view gives the group to another node.
 func (u *group) awaitOwner(ctx context.Context) error {
-	limit := time.NewTimer(resignFor)
+	limit := time.NewTimer(time.Duration(seat.ResignFor))
 	defer limit.Stop()
 	for {
 		changed, st := u.seat.q.run().Changed(), u.seat.q.run().Status()
