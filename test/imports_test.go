@@ -49,10 +49,10 @@ var mayImport = map[string][]string{
 // judges are the tests that stand outside: what they must not know, lest they
 // believe the product instead of checking it.
 var judges = map[string][]string{
-	"test/lab":     {"test/cable"},                                                               // uses the programs only
-	"test/vm":      {"test/lab/nbdclient"},                                                       // uses the programs only
-	"test/contrib": {"test/lab"},                                                                 // uses the scripts and the programs only
-	"test/sim":     {"replicate", "metadata", "cluster/view", "cluster/lease", "cluster/member"}, // is a shell around the pure packages
+	"test/lab":     {"test/cable"},                                                                                          // uses the programs only
+	"test/vm":      {"test/lab/nbdclient"},                                                                                  // uses the programs only
+	"test/contrib": {"test/lab"},                                                                                            // uses the scripts and the programs only
+	"test/sim":     {"replicate", "metadata", "cluster/view", "cluster/lease", "cluster/member", "cluster/seat", "cluster"}, // is a shell around the pure packages
 }
 
 // harmless is the standard library without files, clocks, chance and concurrency.

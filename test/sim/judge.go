@@ -148,7 +148,7 @@ func (n *node) startTerm() {
 	}
 	w.tracef("%s: term %d from term %d (cut %d) wild %v", n.name, j.term, t.parent, t.cut, t.wild)
 	if w.hooks.term != nil {
-		w.hooks.term(n, src)
+		w.hooks.term(n, src, own || src != n)
 	}
 }
 
@@ -337,7 +337,7 @@ func (w *World) rebase(p, s *node) {
 	p.judge.seen = p.judge.seen[:0]
 	w.tracef("%s: term %d goes on as term %d from term %d (cut %d)", p.name, old, t, l.terms[t].parent, l.terms[t].cut)
 	if w.hooks.term != nil {
-		w.hooks.term(p, s)
+		w.hooks.term(p, s, true)
 	}
 }
 

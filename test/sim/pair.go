@@ -98,9 +98,9 @@ func NewPair(o PairOptions) *Pair {
 			o.Told(n.id, r.write != 0)
 		}
 	}
-	w.hooks.term = func(n, src *node) {
+	w.hooks.term = func(n, src *node, shows bool) {
 		o.Shows(n.id, src.id)
-		if o.Judged(n.id) {
+		if shows && o.Judged(n.id) {
 			w.keptTerm(n, src)
 		}
 	}

@@ -113,7 +113,7 @@ type hooks struct {
 	// With quorum: an order was answered; a provider shows what src has; a daemon may
 	// stand still between a decision and what applications are told of it.
 	answered func(id uint64, r *replicate.Refusal)
-	term     func(n, src *node)
+	term     func(n, src *node, shows bool) // shows: src is read, not waited for
 	pause    func(n *node) int64
 	judged   func(n *node) bool // what the node does counts
 }

@@ -195,9 +195,9 @@ func (w *World) move(p *pair, to view.NodeID) {
 		return
 	}
 	if v := w.hosts[o].vipd; v != nil && !v.h.standsStill() && !v.leaving {
-		if g := v.group(p.name); g.own && !g.stopping {
+		if g := v.group(p.name); g.master {
 			w.count("move ordered")
-			g.stop(to)
+			g.resign("switched by order")
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"hastd/cluster"
 	"hastd/cluster/member"
+	"hastd/cluster/seat"
 	"hastd/cluster/view"
 	"hastd/metadata"
 	"hastd/replicate"
@@ -17,17 +19,29 @@ const (
 // group is what serves a resource on a host, as vipd orders it: one resource, and an
 // application that uses its device.
 type group struct {
-	v        *vipd
-	r        *replica
-	own      bool // as the machine said last
-	stopping bool // ordered to go down; it stays down until the machine says that it owns
-	to       view.NodeID
-	force    bool  // a person's order: promote whatever the replica lacks
-	adopt    int64 // what is up is left alone until then
-	since    int64 // when it was to go down; 0: it is not
-	busy     bool  // an order about the role is under way
-	asked    bool  // hastd said something in this life
-	seen     replicate.Status
+	v      *vipd
+	r      *replica
+	seat   *seat.Machine
+	own    bool       // as the machine said last
+	stands seat.Stand // as the seat was told last
+	master bool       // as the seat said last
+	force  bool       // a person's order: promote whatever the replica lacks
+	adopt  int64      // what is up is left alone until then
+	since  int64      // when it was to go down; 0: it is not
+	busy   bool       // an order about the role is under way
+	asked  bool       // hastd said something in this life
+	seen   replicate.Status
+}
+
+func newGroup(v *vipd, r *replica) *group {
+	g := &group{v: v, r: r, adopt: v.h.w.now + int64(adoptTime)}
+	cfg := seat.Config{Self: v.h.id, Needs: []string{r.p.name}, Names: map[view.NodeID]string{}, Reset: leaseTime}
+	for _, h := range r.p.hosts {
+		cfg.Nodes = append(cfg.Nodes, h.id)
+	}
+	g.seat = seat.New(cfg, v.h.now())
+	g.seat.Step(v.h.now(), seat.Join{})
+	return g
 }
 
 // owns is the machine's word.
@@ -35,11 +49,83 @@ func (g *group) owns(on bool) {
 	w := g.v.h.w
 	w.tracef("node %d: owns %s: %v", g.v.h.id, g.r.p.name, on)
 	g.own = on
-	if on {
-		g.since, g.adopt = 0, 0
-		g.stopping = g.stopping && (g.to != view.Nobody || g.v.leaving) // not down yet
+	g.look()
+}
+
+// look tells the seat what is so, and does what it says.
+func (g *group) look() {
+	v := g.v
+	if !v.alive() {
+		return
 	}
+	g.decided(g.seat.Step(v.h.now(), seat.Facts{
+		View: v.m.View(), Up: v.m.Up(), Lease: v.m.Lease(), Waits: v.m.Waits(), Owns: map[string]bool{g.r.p.name: g.own},
+		Linked: true, Down: g.isDown(), Able: g.able(),
+	}))
 	g.act()
+}
+
+// decided carries out what the seat says.
+func (g *group) decided(effects []seat.Effect) {
+	v := g.v
+	w := v.h.w
+	for _, e := range effects {
+		switch e := e.(type) {
+		case seat.Tell:
+			w.tracef("node %d: %s: master %v: %s", v.h.id, g.r.p.name, e.Master, e.Reason)
+			g.master = e.Master
+			if e.Master {
+				g.since, g.adopt = 0, 0
+			}
+		case seat.Hand:
+			w.tracef("node %d: hands %s to node %d: %s", v.h.id, g.r.p.name, e.To, e.Reason)
+			w.count("handed over")
+			if g.seen.Disk == "failed" {
+				w.count("moved from a failed disk")
+			}
+			v.step(member.Stopped{Resources: e.What, To: e.To})
+		case seat.Reset:
+			w.count("reset by a seat")
+		}
+	}
+}
+
+// isDown says whether nothing of the group is up here or on its way.
+func (g *group) isDown() bool {
+	return g.asked && !g.busy && (g.seen.Role != metadata.Primary || !g.r.p.Running(g.r.side))
+}
+
+// able says whether the other host can have the group, as its heartbeats say.
+func (g *group) able() view.Set {
+	o := g.r.p.hosts[1-g.r.side]
+	at := g.v.heardAt[o.id]
+	if o.vipd == nil || at == 0 || g.v.h.now()-at >= view.Instant(deafAfter) {
+		return 0
+	}
+	if og := o.vipd.group(g.r.p.name); !og.stands.Fit {
+		return 0
+	}
+	return view.SetOf(o.id)
+}
+
+// stand tells the seat whether this node can have the group, by its replica.
+func (g *group) stand(r cluster.Replica) {
+	r.Name = g.r.p.name
+	fit, _, why := cluster.Standing([]cluster.Replica{r})
+	if g.v.leaving {
+		fit, why = false, "taken offline by order"
+	}
+	if s := (seat.Stand{Fit: fit, Why: why}); s != g.stands {
+		g.stands = s
+		g.decided(g.seat.Step(g.v.h.now(), s))
+	}
+}
+
+// resign takes the group down, for the other node to take it.
+func (g *group) resign(why string) {
+	g.master = false
+	g.decided(g.seat.Step(g.v.h.now(), seat.Resign{Reason: why}))
+	g.look()
 }
 
 // poll asks hastd how the resource stands, one question after the other.
@@ -50,7 +136,7 @@ func (g *group) poll() {
 	if !v.alive() {
 		return
 	}
-	g.act()
+	g.look()
 	over := false
 	next := func(d view.Duration) {
 		if !over {
@@ -66,6 +152,11 @@ func (g *group) poll() {
 		r := g.r
 		switch {
 		case !r.p.Running(r.side):
+			h.whenAwake(false, func() {
+				if v.alive() {
+					g.stand(cluster.Replica{})
+				}
+			})
 			next(statusEvery)
 			return
 		case r.p.Frozen(r.side) || w.lost():
@@ -86,7 +177,6 @@ func (g *group) poll() {
 // told is hastd's word, which may be late.
 func (g *group) told(st *replicate.Status) {
 	v := g.v
-	w := v.h.w
 	g.seen, g.asked = *st, true
 	peer := g.r.p.hosts[1-g.r.side].id
 	s := member.Storage{Resource: g.r.p.name, Told: st.Grant.Generation, Synced: view.Incarnation(st.Synced)}
@@ -100,19 +190,14 @@ func (g *group) told(st *replicate.Status) {
 		}
 	}
 	v.step(s)
-	if v.alive() && g.own && !g.stopping && st.Suspended && st.Disk == "failed" {
-		w.count("moved from a failed disk")
-		g.stop(peer)
-	}
 	if v.alive() {
-		g.act()
+		is := cluster.Replica{Reached: true, Role: st.Role.String(), Status: st.Status, Connection: st.Connection, Disk: st.Disk, PeerRole: st.PeerRole, PeerDisk: st.PeerDisk}
+		if st.Suspended {
+			is.Suspended = st.SuspendReason
+		}
+		g.stand(is)
+		g.look()
 	}
-}
-
-// stop takes the group down, to hand it over or because the node leaves.
-func (g *group) stop(to view.NodeID) {
-	g.stopping, g.to = true, to
-	g.act()
 }
 
 // act does the next thing.
@@ -125,7 +210,7 @@ func (g *group) act() {
 	running := g.r.p.Running(g.r.side)
 	primary := running && g.seen.Role == metadata.Primary
 	switch {
-	case g.own && !g.stopping:
+	case g.master && !v.leaving:
 		g.since = 0
 		if running && !primary {
 			g.role(metadata.Primary, g.force)
@@ -141,25 +226,15 @@ func (g *group) act() {
 	case running && g.seen.Role == metadata.Init && g.seen.Disk != "failed":
 		g.role(metadata.Secondary, false)
 	}
-	if g.stopping && !g.busy && (!running || g.seen.Role != metadata.Primary) {
-		g.down()
+	if v.leaving {
+		v.leaves()
 	}
 }
 
-// down: a group that was to stop has stopped.
-func (g *group) down() {
-	v := g.v
-	if !v.leaving {
-		if g.to != view.Nobody {
-			to := g.to
-			g.to = view.Nobody
-			v.h.w.count("handed over")
-			v.step(member.Stopped{Resources: []string{g.r.p.name}, To: to})
-		}
-		return
-	}
-	for _, o := range v.groups {
-		if o.busy || o.own && !o.stopping || o.seen.Role == metadata.Primary && o.r.p.Running(o.r.side) {
+// leaves says that the node leaves, once everything is down.
+func (v *vipd) leaves() {
+	for _, g := range v.groups {
+		if !g.isDown() {
 			return
 		}
 	}
@@ -199,11 +274,12 @@ func (v *vipd) leave() {
 		return
 	}
 	for _, g := range v.groups {
-		g.stop(view.Nobody)
+		if v.alive() {
+			g.resign("taken offline by order")
+		}
 	}
-	if len(v.groups) == 0 && !v.told {
-		v.told = true
-		v.step(member.Leave{})
+	if v.alive() {
+		v.leaves()
 	}
 }
 
@@ -212,11 +288,8 @@ func (v *vipd) stay() {
 		return
 	}
 	v.leaving = false
-	for _, g := range v.groups {
-		g.stopping = false
-	}
 	v.step(member.Stay{})
 	for _, g := range v.groups {
-		g.act()
+		g.look()
 	}
 }

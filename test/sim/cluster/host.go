@@ -176,7 +176,7 @@ func (h *host) describe() string {
 	default:
 		s = fmt.Sprintf("inc %04x, view %v, lease %d ms", uint16(h.inc), v.m.View(), (v.m.Lease()-h.now())/view.Instant(millisecond))
 		for _, g := range v.groups {
-			s += fmt.Sprintf("; group of %s own %v stopping %v leaving %v", g.r.p.name, g.own, g.stopping, v.leaving)
+			s += fmt.Sprintf("; group of %s own %v master %v leaving %v", g.r.p.name, g.own, g.master, v.leaving)
 		}
 	}
 	for _, r := range h.replicas {

@@ -13,6 +13,7 @@ var NamedSeeds = []struct {
 	{33, "an owner alone in sync was not promoted after an unclean stop (replicate TestOwnerNeedNotAskThePeer)"},
 	{5127, "a promotion went on after its grant was gone (replicate TestPromotionEndsWithTheGrant)"},
 	{5627, "memsync parted two replicas at a cut, although the view held"},
+	{20000140, "the judge: what is promoted over a connection that is half gone shows nothing of its own"},
 	{5000025, "the judge: in memsync a replica whose disk fails loses what it had received"},
 	{7082, "a flush without a lease kept a forced demotion from ending"},
 }

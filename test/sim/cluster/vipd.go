@@ -62,7 +62,7 @@ func (h *host) startVipd() {
 	}
 	v := &vipd{h: h, m: m, pending: map[int]func(){}}
 	for _, r := range h.replicas {
-		v.groups = append(v.groups, &group{v: v, r: r, adopt: w.now + int64(adoptTime)})
+		v.groups = append(v.groups, newGroup(v, r))
 	}
 	h.vipd, h.idle, h.inbox = v, 0, nil
 	w.tracef("vipd of node %d starts (stored: %v)", h.id, stored != nil)
