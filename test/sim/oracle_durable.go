@@ -51,7 +51,7 @@ func (n *node) oracleReply(r *request, e *replicate.Effect) {
 			n.oracleAck(r)
 			n.judge.pending = append(n.judge.pending, r.write)
 			if r.flags&replicate.FUA != 0 {
-				n.raiseFloor(l.writes[r.write].sec, l.writes[r.write].n, r.write)
+				n.raiseFloor(n.promise(), l.writes[r.write].sec, l.writes[r.write].n, r.write)
 				n.checkRaised(r.write)
 			}
 		}
@@ -87,17 +87,31 @@ func (n *node) holders() (own, peer bool) {
 	return own, peer
 }
 
-func (n *node) raiseFloor(sec, cnt, wr int32) {
-	l := &n.w.ledger
-	own, peer := n.holders()
-	p := n.w.peerOf(n)
-	n.w.keptFirm(n, sec, cnt, wr)
+// promise is by what everything counts that is declared durable at one instant.
+type promise struct {
+	own, peer bool // must have it
+	firm      bool // the views count on it
+	other     *node
+}
+
+func (n *node) promise() (x promise) {
+	x.own, x.peer = n.holders()
+	x.other = n.w.peerOf(n)
+	x.firm = n.w.prof.Quorum && n.w.hooks.judged(n)
+	return x
+}
+
+func (n *node) raiseFloor(x promise, sec, cnt, wr int32) {
+	l, p := &n.w.ledger, x.other
+	if x.firm {
+		n.w.keptFirm(sec, cnt, wr)
+	}
 	for s := sec; s < sec+cnt; s++ {
 		n.judge.view[s] = l.newer(wr, n.judge.view[s])
-		if own {
+		if x.own {
 			n.judge.floor[s] = l.newer(wr, n.judge.floor[s])
 		}
-		if peer {
+		if x.peer {
 			p.judge.floor[s] = l.newer(wr, p.judge.floor[s])
 		}
 	}
@@ -121,14 +135,15 @@ func (n *node) checkRaised(wr int32) {
 func (n *node) flushAcknowledged(r *request) {
 	j := &n.judge
 	k := int(r.pend) - j.gone
+	by := n.promise()
 	for i := 0; i < k; i++ {
 		wr := j.pending[i]
 		x := &n.w.ledger.writes[wr]
-		n.raiseFloor(x.sec, x.n, wr)
+		n.raiseFloor(by, x.sec, x.n, wr)
 	}
 	if r.term == j.term {
 		for _, o := range j.seen[:min(int(r.seen), len(j.seen))] {
-			n.raiseFloor(o.sec, 1, o.write)
+			n.raiseFloor(by, o.sec, 1, o.write)
 		}
 	}
 	for i := 0; i < k; i++ {

@@ -29,10 +29,7 @@ func (w *World) keptAcked(id int32) {
 }
 
 // keptFirm is told of what a flush, or FUA, made durable.
-func (w *World) keptFirm(n *node, sec, cnt, id int32) {
-	if !w.prof.Quorum || !w.hooks.judged(n) {
-		return
-	}
+func (w *World) keptFirm(sec, cnt, id int32) {
 	for s := sec; s < sec+cnt; s++ {
 		w.kept.firm[s] = w.ledger.newer(id, w.kept.firm[s])
 	}
