@@ -135,6 +135,21 @@ func (s *serviceLoad) goOn() {
 // halted has the load let go of the device, too: nothing is under way.
 func (s *serviceLoad) halted(ctx context.Context) error { return s.load.Halt(ctx) }
 
+// powerLost says that the only caches which had what was acknowledged lost it: what no
+// flush covers may be gone.
+func (s *serviceLoad) powerLost(ctx context.Context) error {
+	if err := s.rest(ctx); err != nil {
+		return err
+	}
+	defer s.goOn()
+	if err := s.halted(ctx); err != nil {
+		return err
+	}
+	s.led.Settle()
+	s.led.PowerLost()
+	return nil
+}
+
 // judge wants both replicas equal and nothing lost.
 func (s *serviceLoad) judge(ctx context.Context) error {
 	if err := s.rest(ctx); err != nil {

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -173,6 +174,24 @@ var voteCases = []voteCase{
 		must.be(v.lan.Wall())
 		must.be(v.Serves(ctx, a))
 		return "alpha, once it is heard", must.err
+	}},
+	{"12: power is lost everywhere, and a node that missed writes is back first", Options{Witness: true}, Alpha, func(ctx context.Context, v *Votes) (string, error) {
+		must, a, b := first{}, v.l.Nodes[Alpha], v.l.Nodes[Bravo]
+		off := func(n *Node) { must.be(errors.Join(n.KillVipd(), n.PowerLoss())) }
+		on := func(n *Node) { must.be(errors.Join(n.PowerUp(), n.StartVipd())) }
+		off(b)
+		must.be(v.Says(HostAlpha, "members=\"alpha charlie\""))
+		must.be(v.Writes(ctx, fewWrites))
+		off(a)
+		must.be(v.l.KillWitness())
+		must.be(v.load.powerLost(ctx))
+		on(b)
+		must.be(v.l.StartWitness())
+		must.be(v.Says(HostBravo, "does not name this node"))
+		must.be(v.Idle(b, holdFor()))
+		on(a)
+		must.be(v.Serves(ctx, a))
+		return "nobody until alpha is back", must.err
 	}},
 	{"two nodes: all links are cut", Options{}, Bravo, func(ctx context.Context, v *Votes) (string, error) {
 		must := first{}
