@@ -260,7 +260,8 @@ func (a *app) nodeReinitCommand() *cobra.Command {
 become members, nodes that were removed do not come back. Everything stays up as in
 "node restart". Change the file on every node first, then order reinit on one node after
 the other, and start vipd on a new one last; on one that goes, stop it first. If anything
-else changed in the file, or the file cannot be used, nothing is done.`,
+else changed in the file, or the file cannot be used, nothing is done. hastd takes other
+addresses over when it is started again.`,
 		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.nodeAgain(cmd, "reinit") },
 	}
