@@ -398,6 +398,9 @@ func TestTranscriptPromoteRefused(t *testing.T) {
 	promote := func(s *script, force bool) {
 		s.t.Helper()
 		s.order(Command{Kind: CmdRole, Role: metadata.Primary, Force: force})
+		if s.m.job != nil && s.m.job.stage == asking && !s.silent {
+			s.says(Msg{Kind: MsgAlive})
+		}
 		if s.m.job != nil {
 			s.tick(ProbeTime)
 		}
@@ -412,20 +415,23 @@ func TestTranscriptPromoteRefused(t *testing.T) {
 	s.done("provider start")
 	all := s.text.String()
 	for _, c := range []struct {
-		say  string
-		sb   metadata.Superblock
-		peer *Facts
+		say    string
+		sb     metadata.Superblock
+		peer   *Facts
+		silent bool
 	}{
-		{"inconsistent, the peer is away", scriptSuper(func(sb *metadata.Superblock) { sb.Marks = inconsistent }), nil},
-		{"new, the peer is away", scriptSuper(neu), nil},
-		{"not stopped cleanly while secondary, the peer is away", scriptSuper(func(sb *metadata.Superblock) { sb.PrevRole = metadata.Secondary }), nil},
-		{"new, and the peer has data", scriptSuper(neu), ptr(side("B", 0, 0, 0))},
-		{"outdated, and the peer is inconsistent", scriptSuper(func(sb *metadata.Superblock) { sb.Marks = outdated }), ptr(side("B", 0, 0, inconsistent))},
-		{"split-brain", scriptSuper(func(sb *metadata.Superblock) { sb.Localcnt, sb.Marks = 1, raised }), ptr(side("B", 1, 0, raised))},
-		{"the peer took over after this node's disk failed", scriptSuper(func(sb *metadata.Superblock) { sb.Marks = inconsistent }), ptr(side("B", 1, 0, raised, past(2, 1)))},
-		{"a good replica, the peer is away", scriptSuper(), nil},
+		{"inconsistent, the peer is away", scriptSuper(func(sb *metadata.Superblock) { sb.Marks = inconsistent }), nil, false},
+		{"new, the peer is away", scriptSuper(neu), nil, false},
+		{"not stopped cleanly while secondary, the peer is away", scriptSuper(func(sb *metadata.Superblock) { sb.PrevRole = metadata.Secondary }), nil, false},
+		{"new, and the peer has data", scriptSuper(neu), ptr(side("B", 0, 0, 0)), false},
+		{"outdated, and the peer is inconsistent", scriptSuper(func(sb *metadata.Superblock) { sb.Marks = outdated }), ptr(side("B", 0, 0, inconsistent)), false},
+		{"split-brain", scriptSuper(func(sb *metadata.Superblock) { sb.Localcnt, sb.Marks = 1, raised }), ptr(side("B", 1, 0, raised)), false},
+		{"the peer took over after this node's disk failed", scriptSuper(func(sb *metadata.Superblock) { sb.Marks = inconsistent }), ptr(side("B", 1, 0, raised, past(2, 1))), false},
+		{"outdated, and the peer that has everything gives no sign of life", scriptSuper(func(sb *metadata.Superblock) { sb.Localcnt, sb.Marks = 1, outdated }), ptr(side("B", 0, 1, 0)), true},
+		{"a good replica, the peer is away", scriptSuper(), nil, false},
 	} {
 		s := newScript(t, c.sb)
+		s.silent = c.silent
 		if c.peer != nil {
 			s.peer = *c.peer
 		}
@@ -445,6 +451,7 @@ func TestTranscriptPromoteRefused(t *testing.T) {
 	s.role(metadata.Primary)
 	s.says(Msg{Kind: MsgAlive})
 	s.say("the peer was primary and gives no sign of life")
+	s.silent = true
 	promote(s, false)
 	s.done("commit")
 	s.done("provider start")

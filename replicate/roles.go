@@ -236,8 +236,9 @@ func (m *Machine) promote() {
 		return
 	}
 	switch {
-	case m.phase == linked && m.peer.Role == metadata.Primary:
-		// It may have died without a word, or stepped down a moment ago.
+	case m.phase == linked && (m.peer.Role == metadata.Primary || !m.sound()):
+		// It may have died without a word, or stepped down a moment ago; and what this
+		// replica lacks can be had from a peer that is there only.
 		m.heard = false
 		m.send(Msg{Kind: MsgProbe})
 		m.wait(asking, m.now+ProbeTime, func() {

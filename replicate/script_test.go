@@ -30,6 +30,7 @@ type script struct {
 	sent    []Msg // not looked at by the peer yet, payloads and lists copied
 	command uint64
 	peer    Facts
+	silent  bool   // the peer answers no probe
 	dirty   []byte // of the peer's map, its first words
 	out     []Effect
 	replies map[ReqID]Err // of the requests answered so far
@@ -341,6 +342,8 @@ func (s *script) reply(msg *Msg) {
 		s.says(Msg{Kind: MsgFlow})
 	case MsgWrite, MsgZero, MsgSyncData:
 		s.says(Msg{Kind: MsgWrote, Seqs: []uint64{msg.Seq}})
+	case MsgProbe:
+		s.says(Msg{Kind: MsgAlive})
 	case MsgFlush:
 		s.says(Msg{Kind: MsgFlushed, Seq: msg.Seq})
 	case MsgSyncHash:
