@@ -15,6 +15,7 @@ type race struct {
 	began time.Time     // when a member fell silent; zero: all are heard
 	delay time.Duration // from then until this node asked for another view
 	racer bool          // it did
+	lost  bool          // that it is lost has been said
 }
 
 // silent looks for members that are not heard.
@@ -58,7 +59,8 @@ func (r *Runner) races(e view.Report) {
 	case e.Kind == view.Asks && !r.race.racer:
 		r.race.racer, r.race.delay = true, delay
 		r.o.Log.Info("this node is racer", "generation", v.Stamp.String(), "spectators", r.Nodes(nodes), "pre-race-delay", delay.Round(time.Millisecond).String())
-	case e.Kind == view.Waiting && !v.Quorum(nodes|view.SetOf(r.o.Config.View.Self)):
+	case e.Kind == view.Waiting && !r.race.lost && !v.Quorum(nodes|view.SetOf(r.o.Config.View.Self)):
+		r.race.lost = true
 		r.o.Log.Warn("race lost", "generation", v.Stamp.String(), "leader-side", r.side(v, nodes), "reason", e.Text)
 	}
 }
@@ -93,17 +95,21 @@ func (r *Runner) raced(old, v *view.View) {
 	}
 	r.o.Log.Info("race won", append(attrs, "members", r.Nodes(v.Set()), "leader", r.name(v.Leader()), "post-race-delay", "0s")...)
 	for _, id := range out.IDs() {
-		why := "it owned nothing"
-		for i := range old.Resources {
-			x := v.Resource(old.Resources[i].Name)
-			switch {
-			case old.Resources[i].Owner != id:
-			case x != nil && x.Handed:
-				why = "it gave up what it owned"
-			default:
-				why = "its lease is over"
-			}
-		}
-		r.o.Log.Info("fencing completed", "generation", generation, "node", r.name(id), "reason", why)
+		r.o.Log.Info("fencing completed", "generation", generation, "node", r.name(id), "reason", stopped(id, old, v))
 	}
+}
+
+// stopped says why a node that v shuts out no longer serves what it owned in old.
+func stopped(id view.NodeID, old, v *view.View) string {
+	why := "it owned nothing"
+	for i := range old.Resources {
+		if old.Resources[i].Owner != id {
+			continue
+		}
+		if x := v.Resource(old.Resources[i].Name); x == nil || !x.Handed {
+			return "its lease is over"
+		}
+		why = "it gave up what it owned"
+	}
+	return why
 }
