@@ -229,12 +229,8 @@ func (s *site) boot(n *vmNode, first bool) error {
 		}
 	}
 	if first {
-		a, err := m.Do(Order{Op: "start", Args: []string{"/hastctl", "-c", "/hast.toml", "--node", n.name, "create", "data", "--assume-clean"}})
-		if err == nil {
-			a, err = m.Do(Order{Op: "wait", Pid: a.Pid, Number: int(soon.Milliseconds())})
-		}
-		if err != nil || a.Code != 0 || !a.Ended {
-			return fmt.Errorf("create: %v %w", a, err)
+		if err := n.hastctl("create", "data", "--assume-clean"); err != nil {
+			return err
 		}
 	}
 	for _, p := range []struct {
@@ -251,6 +247,18 @@ func (s *site) boot(n *vmNode, first bool) error {
 		if err := n.answers(p.daemon, soon); err != nil {
 			return fmt.Errorf("%s of %s: %w", p.path, n.name, err)
 		}
+	}
+	return nil
+}
+
+// hastctl runs it in the machine.
+func (n *vmNode) hastctl(args ...string) error {
+	a, err := n.m.Do(Order{Op: "start", Args: append([]string{"/hastctl", "-c", "/hast.toml", "--node", n.name}, args...)})
+	if err == nil {
+		a, err = n.m.Do(Order{Op: "wait", Pid: a.Pid, Number: int(soon.Milliseconds())})
+	}
+	if err != nil || a.Code != 0 || !a.Ended {
+		return fmt.Errorf("hastctl %s on %s: %+v %w", strings.Join(args, " "), n.name, a, err)
 	}
 	return nil
 }

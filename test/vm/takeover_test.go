@@ -10,9 +10,10 @@ import (
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
 
-// TestTheOtherTakesOver: the vipd of the node that serves is killed, then that of the
-// other stands still, then the whole machine does for a minute. Each time the other
-// serves, nothing that was acknowledged is lost, and who was disturbed comes back.
+// TestTheOtherTakesOver: the vipd of the node that serves is killed, then the whole machine
+// of the other stands still for a minute, then a vipd does, then a person ends everything
+// at once on the node that serves. Each time the other serves, nothing that was
+// acknowledged is lost, and who was disturbed comes back.
 func TestTheOtherTakesOver(t *testing.T) {
 	began := time.Now()
 	s := newSite(t)
@@ -25,6 +26,7 @@ func TestTheOtherTakesOver(t *testing.T) {
 		{"killed", func() { s.reset("killed", syscall.SIGKILL) }},
 		{"paused", s.pause},
 		{"stopped", func() { s.reset("stopped", syscall.SIGSTOP) }},
+		{"aborted", s.abort},
 	} {
 		from := time.Now()
 		ok := t.Run(c.name, func(t *testing.T) {
@@ -67,6 +69,28 @@ func (s *site) reset(name string, signal syscall.Signal) {
 	booted := time.Now()
 	must(t, on.await("secondary", "complete", backLimit))
 	t.Logf("%s: booted within %s, in sync %s later", name, seconds(on.m.Boot), seconds(time.Since(booted)))
+}
+
+// abort has a person end everything at once on the node that serves. Nothing is left there
+// that a watchdog would have to end: the machine goes on, and takes part when it is told to.
+func (s *site) abort() {
+	t := s.t
+	t.Helper()
+	on, other := s.serving(backLimit)
+	_, err := on.client.first(time.Now(), enough, soon)
+	must(t, err)
+	at := time.Now()
+	must(t, on.hastctl("node", "abort"))
+	ended := time.Now()
+	serves, err := other.client.first(at, enough, serveLimit)
+	must(t, err)
+	t.Logf("aborted: the order took %s, the last write on %s was acknowledged after %s, %s serves after %s", seconds(ended.Sub(at)), on.name,
+		seconds(on.client.last(serves.Add(time.Hour)).Sub(at)), other.name, seconds(serves.Sub(at)))
+	do(t, on.m, Order{Op: "sleep", Number: int(countdown.Milliseconds() * 5 / 4)}) // by its own clock
+	s.judge(on, other, at, serves)
+	s.kept(other)
+	must(t, on.hastctl("node", "start"))
+	must(t, on.await("secondary", "complete", backLimit))
 }
 
 // judge wants that nothing was acknowledged where it was, once the other began. A read
