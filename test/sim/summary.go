@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hastd/replicate"
 )
 
@@ -45,6 +47,7 @@ type Summary struct {
 	Healing    float64        `json:"longest_healing_seconds"`
 	HealSeed   uint64         `json:"longest_healing_seed"`
 	HealBound  float64        `json:"healing_bound_seconds"`
+	Processor  float64        `json:"processor_seconds"` // of this process until now
 	RunRate    float64        `json:"runs_per_second"`
 	EventRate  float64        `json:"events_per_second"`
 	Missing    []string       `json:"never_reached"`
@@ -75,7 +78,7 @@ func (r *BatchResult) Summary(o BatchOptions, commit string) *Summary {
 		Promotions: c.Effects[replicate.EffProviderStart], Syncs: c.Reports[replicate.ReportSyncDone],
 		Verdicts: group(t, "verdict "), Rows: group(t, "row "), Unaided: group(t, "unaided "),
 		Healing: float64(r.Healed) / float64(second), HealSeed: r.HealedSeed, HealBound: float64(healTime / second),
-		RunRate: float64(r.Runs) / sec, EventRate: float64(r.Events) / sec,
+		Processor: Processor().Seconds(), RunRate: float64(r.Runs) / sec, EventRate: float64(r.Events) / sec,
 		Missing: c.Missing(), Violations: []Found{}, Reached: t,
 	}
 	for _, n := range c.Failed {
@@ -113,6 +116,15 @@ func Revision(commit string) (string, bool) {
 		}
 	}
 	return cmp.Or(commit, "unknown"), dirty
+}
+
+// Processor is the processor time that this process has taken.
+func Processor() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // String is the end of a batch for a person.

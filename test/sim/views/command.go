@@ -87,19 +87,20 @@ func (p Play) replay(seed uint64, trace bool) int {
 type summary struct {
 	Command    []string       `json:"command"`
 	Revision   string         `json:"revision"`
-	Modified   bool           `json:"sources_modified"`
-	From       uint64         `json:"from_seed"`
-	To         uint64         `json:"to_seed"`
+	Modified   bool           `json:"modified"`
+	From       uint64         `json:"first_seed"`
+	To         uint64         `json:"last_seed"`
 	Began      time.Time      `json:"began"`
 	Ended      time.Time      `json:"ended"`
 	Workers    int            `json:"workers"`
 	Runs       int            `json:"runs"`
 	Events     int            `json:"events"`
-	Faults     int            `json:"faults"`
+	Faults     int            `json:"faults_sum"`
 	Views      int            `json:"views"`
 	Acked      int            `json:"writes_acknowledged"`
 	Healing    float64        `json:"longest_healing_seconds"`
 	HealSeed   uint64         `json:"longest_healing_seed"`
+	Processor  float64        `json:"processor_seconds"`
 	RunRate    float64        `json:"runs_per_second"`
 	EventRate  float64        `json:"events_per_second"`
 	Missing    []string       `json:"never_reached"`
@@ -114,7 +115,7 @@ func (p Play) report(r *BatchResult, o *BatchOptions, commit string) *summary {
 		Began: r.Began.UTC(), Ended: r.Began.Add(r.Took).UTC(), Workers: max(1, o.Workers),
 		Runs: r.Runs, Events: r.Events, Faults: r.Faults, Views: r.Views, Acked: r.Writes,
 		Healing: float64(r.Healed) / float64(second), HealSeed: r.HealedSeed,
-		RunRate: float64(r.Runs) / sec, EventRate: float64(r.Events) / sec,
+		Processor: sim.Processor().Seconds(), RunRate: float64(r.Runs) / sec, EventRate: float64(r.Events) / sec,
 		Missing: p.Missing(r.Cover), Violations: []sim.Found{}, Reached: r.Cover,
 	}
 	for _, v := range r.Violations {
