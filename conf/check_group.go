@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // checkGroups judges the groups and what they must not share.
@@ -102,7 +103,47 @@ func (r *reader) checkGroup(c *Config, g *Group) {
 				`write interfaces = ["eth0"], or election = "external"`)
 		}
 	}
+	r.checkHaste(c, g)
 	r.checkServices(g)
+}
+
+// checkHaste warns of an election that is over before the heartbeats can tell that the
+// last link of several is the one in trouble: the group would be taken over from a node
+// that may live.
+func (r *reader) checkHaste(c *Config, g *Group) {
+	if c.Cluster.Quorum != QuorumOff || !g.elects(c) {
+		return
+	}
+	name, every := "advbase", time.Duration(g.AdvBase)*time.Second
+	if g.Election == ElectionVRRP {
+		name, every = "advert-interval", g.AdvertInterval
+	}
+	down := time.Duration(g.DeadRatio) * every
+	if down > c.Cluster.Heartbeat.Trouble || c.links(g.Nodes) < 2 {
+		return
+	}
+	r.warn(path{"group", g.Name, name}, fmt.Sprintf("another node takes the group over after %q, before a link is in trouble (cluster.heartbeat.trouble = %q): it does so, too, "+
+		"if the last of several links is lost and nobody can tell what the node with the group does", FormatDuration(down), FormatDuration(c.Cluster.Heartbeat.Trouble)))
+}
+
+// links is on how many links, a serial line among them, two of the nodes hear each other
+// at most.
+func (c *Config) links(nodes []string) int {
+	most := 0
+	for i, a := range nodes {
+		for _, b := range nodes[i+1:] {
+			a, b := c.node(a), c.node(b)
+			if a == nil || b == nil {
+				continue
+			}
+			n := min(len(a.Addresses), len(b.Addresses))
+			if a.Serial != "" && b.Serial != "" {
+				n++
+			}
+			most = max(most, n)
+		}
+	}
+	return most
 }
 
 // checkDevice sees that a mount of a provider belongs to the provider's group:

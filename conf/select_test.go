@@ -127,6 +127,40 @@ func TestWarnings(t *testing.T) {
 	equal(t, "warnings", c.Warnings, []string{"w.toml: there is neither a resource nor a group: the daemons will have nothing to do"})
 }
 
+// An election that is over before the heartbeats know is warned of, where there are links
+// to lose one by one.
+func TestHastyElection(t *testing.T) {
+	const text = `
+cluster = { name = "c", key-file = "/k", heartbeat = { trouble = "900ms" } }
+node.a = { id = 1, address = ["10.0.0.1", "10.1.0.1"], serial = "/dev/ttyS0" }
+node.b = { id = 2, address = ["10.0.0.2", "10.1.0.2"], serial = "/dev/ttyS0" }
+[group.g]
+nodes = ["a", "b"]
+interfaces = ["eth0"]
+election = "vrrp"
+advert-interval = "300ms"
+`
+	const hasty = `w.toml:9: group.g.advert-interval: another node takes the group over after "900ms", before a link is in trouble (cluster.heartbeat.trouble = "900ms"): it does so, too, if the last of several links is lost and nobody can tell what the node with the group does`
+	for _, c := range []struct {
+		change []string
+		want   []string
+	}{
+		{nil, []string{hasty}},
+		{[]string{"900ms", "890ms"}, nil},
+		{[]string{`"vrrp"`, `"carp"`}, nil},
+		{[]string{`"vrrp"`, `"external"`}, nil},
+		{[]string{`name = "c"`, `name = "c", quorum = "majority"`}, nil},
+		{[]string{`, "10.1.0.2"`, ""}, []string{hasty}}, // the line is left
+		{[]string{`, "10.1.0.2"`, "", `, serial = "/dev/ttyS0"`, ""}, nil},
+	} {
+		cf, err := Parse("w.toml", []byte(strings.NewReplacer(c.change...).Replace(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, strings.Join(c.change, " → "), cf.Warnings, c.want)
+	}
+}
+
 func TestSharedPart(t *testing.T) {
 	text := func(old, new string) string {
 		t.Helper()
