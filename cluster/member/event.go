@@ -29,6 +29,8 @@ type Storage struct {
 	Told uint64
 	// Synced is the peer's incarnation, if its replica has everything acknowledged.
 	Synced view.Incarnation
+	// Holds: it lets every write wait for the peer until another view than this one.
+	Holds bool
 	// Waits: writes wait for a view without the peer.
 	Waits bool
 	// Good are the nodes whose replica has everything, as far as hastd knows; it counts
@@ -37,10 +39,10 @@ type Storage struct {
 }
 
 // Answered is the end of an Order: hastd took it, or did not; or, Lost, no answer came,
-// and it may have taken it.
+// and it may have taken it; or, Gone, there is no hastd.
 type Answered struct {
-	Resource string
-	OK, Lost bool
+	Resource       string
+	OK, Lost, Gone bool
 }
 
 // Stopped says that resources are down here and stay so until Own says otherwise; To is

@@ -375,6 +375,9 @@ func (m *Machine) storage(ev Storage) {
 			m.views(view.Alone{Resource: r.name})
 		}
 	}
+	if ev.Holds && !r.want.Hold && !r.busy && r.told.Generation == ev.Told {
+		m.views(view.Holds{Resource: r.name})
+	}
 	if !ev.Waits {
 		r.waits = 0
 	} else if r.waits == 0 {
@@ -401,6 +404,9 @@ func (m *Machine) answered(ev Answered) {
 		return
 	}
 	r.busy = false
+	if ev.Gone && !r.under.Owner && r.under.Adding == 0 {
+		ev.OK = true // who is gone serves nothing, and the next one nothing before it is told
+	}
 	asked := r.hold != 0 && r.under.Adding != 0 && r.under.Generation == r.want.Generation
 	if ev.OK {
 		r.told = r.under

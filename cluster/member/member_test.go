@@ -24,6 +24,8 @@ type cluster struct {
 	cut     view.Set // two that do not hear each other
 	silent  bool     // no hastd answers, whatever it does
 	refuses bool     // every hastd says no when it is asked whether it may hold
+	slow    bool     // such a question is on its way
+	gone    view.Set // nodes without a hastd
 }
 
 const (
@@ -93,8 +95,11 @@ func (c *cluster) carryOut(id view.NodeID, effects []Effect) {
 			send(e.To, Confirm{From: id, Inc: inc, Number: e.Number, Round: e.Round})
 		case Order:
 			old := c.told[id][e.Resource]
-			if c.deaf.Has(id) {
-				c.queue = append(c.queue, func() { c.step(id, Answered{Resource: e.Resource}) })
+			if (c.deaf | c.gone).Has(id) {
+				c.queue = append(c.queue, func() { c.step(id, Answered{Resource: e.Resource, Gone: c.gone.Has(id)}) })
+				break
+			}
+			if c.slow && e.Grant.Adding != 0 {
 				break
 			}
 			if e.Grant.Generation < old.Generation {
@@ -345,6 +350,59 @@ func TestQuestionWithoutAnAnswerIsAskedAgain(t *testing.T) {
 	}
 	c.silent = false
 	c.until("the peer counts", 10*view.Second, func() bool { return c.m[0].View().Resource("data").InSync == 3 })
+}
+
+// That hastd was started again is heard late, of another resource: this one has been told
+// since, and acknowledges alone. It does not hold before it said so.
+func TestLateNewsOfARestartIsNoHold(t *testing.T) {
+	c := apart(t)
+	c.slow = true
+	c.says(true)
+	c.run(view.Second / 2)
+	c.step(0, Storage{Resource: "logs"})
+	for range 100 {
+		c.says(true)
+		c.run(step)
+	}
+	if v := c.m[0].View(); v.Resource("data").InSync != 1 || c.told[0]["data"].Hold {
+		t.Fatalf("in sync by %v, and hastd was told %+v", v, c.told[0]["data"])
+	}
+	c.slow = false
+	c.step(0, Answered{Resource: "data", Lost: true})
+	c.until("the peer counts", 10*view.Second, func() bool {
+		c.says(true)
+		return c.m[0].View().Resource("data").InSync == 3
+	})
+}
+
+// No hastd is a good end of what takes a resource from it. It is no answer to the
+// question whether it holds.
+func TestHastdThatIsGoneHoldsForNobody(t *testing.T) {
+	c := apart(t)
+	c.says(true)
+	c.gone, c.told[0] = view.SetOf(0), map[string]Grant{}
+	c.step(0, Leave{})
+	c.until("it left", 10*view.Second, func() bool { return c.m[1].View().Resource("data").Owner != 0 })
+	if v := c.m[1].View(); v.Resource("data").InSync != 1 {
+		t.Errorf("in sync by %v, and nobody held", v)
+	}
+}
+
+// Hastd took a question whose answer came to nobody, and what it was asked for is no
+// more: it would hold for ever.
+func TestHoldThatNobodyKnowsOfIsEnded(t *testing.T) {
+	c := apart(t)
+	g := c.told[0]["data"]
+	g.Hold = true
+	c.told[0]["data"] = g
+	c.step(0, Storage{Resource: "data", Told: g.Generation, Holds: true})
+	c.until("another view ends it", 5*view.Second, func() bool {
+		now := c.told[0]["data"]
+		return now.Generation > g.Generation && !now.Hold && now.Owner
+	})
+	if v := c.m[0].View(); v.Resource("data").InSync != 1 {
+		t.Errorf("in sync by %v", v)
+	}
 }
 
 // What was given up and cannot be handed over stays, and its owner is told to serve:

@@ -49,6 +49,11 @@ type Held struct {
 	OK       bool
 }
 
+// Holds says that the storage daemon holds by this view although neither the view has it
+// nor an answer said so: it took a question whose answer came to nobody. Only another view
+// ends that.
+type Holds struct{ Resource string }
+
 // Drop asks for a view without the peer in the in-sync set: writes wait for it.
 type Drop struct{ Resource string }
 
@@ -92,6 +97,7 @@ func (Good) event()     {}
 func (Synced) event()   {}
 func (Alone) event()    {}
 func (Held) event()     {}
+func (Holds) event()    {}
 func (Drop) event()     {}
 func (Move) event()     {}
 func (SetGroup) event() {}

@@ -63,7 +63,7 @@ func (m *Machine) learn(v *View) {
 		if !h.primary {
 			h.synced, h.drop = 0, false
 		}
-		h.primary, h.hold, h.awaited, h.given = true, r.InSync.Has(r.peer(m.cfg.Self)), false, false
+		h.primary, h.hold, h.stuck, h.awaited, h.given = true, r.InSync.Has(r.peer(m.cfg.Self)), false, false, false
 		if !h.hold {
 			h.drop = false
 		}
@@ -90,7 +90,7 @@ func (m *Machine) mine() []Grant {
 		if h == nil || !h.primary || h.given {
 			continue
 		}
-		g := Grant{Resource: r.Name, Peer: r.peer(m.cfg.Self), Hold: h.hold || h.awaited}
+		g := Grant{Resource: r.Name, Peer: r.peer(m.cfg.Self), Hold: h.hold}
 		if p := v.Member(g.Peer); p != nil {
 			g.PeerInc = p.Inc
 		}
@@ -101,7 +101,8 @@ func (m *Machine) mine() []Grant {
 
 // recall tells a storage daemon that started all it was told before. What it knew of
 // its peers is gone, and with it the reason to call one in sync: a proposal that waits
-// to be held for is not made.
+// to be held for is not made. Nor is it told, on trust, to hold for that: this may be
+// heard late, and what it acknowledged since it started would be missing there.
 func (m *Machine) recall() {
 	waits := m.ph == holding
 	if v := m.st.View; v == nil {
@@ -110,7 +111,6 @@ func (m *Machine) recall() {
 		m.emit(Learned{v, m.mine()})
 	}
 	for _, h := range m.holds {
-		h.hold = h.hold || h.awaited // it was just told so
 		h.synced, h.drop = 0, false
 	}
 	if waits {

@@ -86,6 +86,7 @@ type stake struct {
 	hold    bool        // the peer is in sync, in that view or in a proposal of our own since
 	synced  Incarnation // of the peer's replica that has everything acknowledged
 	drop    bool        // the storage daemon wants the peer out
+	stuck   bool        // the storage daemon holds for whoever it was once asked to
 	awaited bool        // Held is
 	given   bool        // this node gave it up, and serves it no more by this view
 }
@@ -220,11 +221,15 @@ func (m *Machine) Step(now Instant, ev Event) []Effect {
 		m.stake(ev.Resource).synced = 0
 	case Drop:
 		// Of a peer that is out already the wish was fulfilled while it was said.
-		if h := m.stake(ev.Resource); h.primary && h.hold {
+		if h := m.stake(ev.Resource); h.primary && (h.hold || h.stuck) {
 			h.drop = true
 		}
 	case Held:
 		m.held(ev)
+	case Holds:
+		if h := m.stake(ev.Resource); h.primary && !h.hold && !h.awaited {
+			h.stuck = true
+		}
 	case Move:
 		m.wishMove(ev)
 	case SetGroup:

@@ -199,10 +199,10 @@ func (m *Machine) reason(all Set) (why string, mine bool) {
 			if h.given {
 				return r.Name + " was given up here", true
 			}
-			if h.drop && (in || h.hold) {
+			if h.drop && (in || h.hold || h.stuck) {
 				return "the replica of " + r.Name + " does not answer", true
 			}
-			if h.hold && !in && h.synced == 0 {
+			if (h.hold || h.stuck) && !in && h.synced == 0 {
 				return "writes of " + r.Name + " wait for a replica that is not in sync", true
 			}
 			if !h.drop && !in && h.synced != 0 && all.Has(p) && m.others[p].inc == h.synced {

@@ -308,15 +308,14 @@ type grants struct {
 	q *quorum
 }
 
-// order passes on what a view allows. A hastd that is gone serves nothing, and the next
-// one nothing before it was told.
+// order passes on what a view allows.
 func (g grants) order(ctx context.Context, resource string, x member.Grant) error {
 	_, err := g.ask.Command(ctx, resource, "grant", api.GrantRequest{
 		Generation: x.Generation, Incarnation: uint64(x.Incarnation), Peer: uint64(x.Peer), Owner: x.Owner, PeerOwner: x.PeerOwner,
 		Hold: x.Hold, Adding: uint64(x.Adding), LeaseEnd: int64(x.Until),
 	})
-	if err != nil && !x.Owner && g.Gone(err) {
-		return nil
+	if err != nil && g.Gone(err) {
+		return fmt.Errorf("%w: %w", mrunner.ErrGone, err)
 	}
 	return err
 }
@@ -331,7 +330,7 @@ func (g grants) replica(ctx context.Context, resource string) (member.Storage, e
 	if r.Quorum == nil {
 		return s, fmt.Errorf("hastd runs with quorum off")
 	}
-	s.Told, s.Synced = r.Quorum.Generation, view.Incarnation(r.Quorum.Synced)
+	s.Told, s.Synced, s.Holds = r.Quorum.Generation, view.Incarnation(r.Quorum.Synced), r.Quorum.Hold
 	// One whose own disk failed must not shut out the only good replica.
 	s.Waits = r.IO.Suspended && r.IO.Reason == "reconfiguration" && r.Disk == "uptodate"
 	if n, err := g.q.s.o.Conf.Peer(resource, g.q.s.Node()); err == nil {

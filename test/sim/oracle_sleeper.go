@@ -37,6 +37,9 @@ func (n *node) oracleSleeper(write int32) {
 	if n.w.prof.Mode != replicate.Fullsync {
 		return // what was acknowledged before the peer wrote it parts them already
 	}
+	if n.w.prof.Quorum && n.lease.grant.Peer == 0 {
+		return // a view without the peer said that it is gone
+	}
 	if s.woke == 0 || now < s.woke || !n.wantConnect || s.woke-s.began < sleeperSlack*int64(replicate.StoodStill) || now-s.woke > int64(replicate.AskTime)/sleeperSlack {
 		return
 	}

@@ -16,7 +16,7 @@ import (
 
 // Storage is hastd on this node.
 type Storage interface {
-	// Grant passes on what a view allows.
+	// Grant passes on what a view allows. The error is an ErrGone if there is no hastd.
 	Grant(ctx context.Context, resource string, g member.Grant) error
 	// Ask is what hastd says of a resource.
 	Ask(ctx context.Context, resource string) (member.Storage, error)
@@ -168,6 +168,9 @@ func (r *Runner) Changed() <-chan struct{} {
 	defer r.mu.Unlock()
 	return r.moved
 }
+
+// ErrGone says that nobody is there to take an order.
+var ErrGone = errors.New("hastd does not run")
 
 // ErrEnded answers orders that the end overtook.
 var ErrEnded = errors.New("the cluster's node on this host ends")
@@ -355,7 +358,7 @@ func (r *Runner) grant(e member.Order) {
 		r.o.Log.Debug("hastd did not take what the view allows; it is told again", "resource", e.Resource, "generation", e.Grant.Generation, "reason", err)
 	}
 	// A hastd that died before it answered is another one now, and says so.
-	r.ended <- member.Answered{Resource: e.Resource, OK: err == nil, Lost: err != nil && ctx.Err() != nil}
+	r.ended <- member.Answered{Resource: e.Resource, OK: err == nil, Lost: err != nil && ctx.Err() != nil, Gone: errors.Is(err, ErrGone)}
 }
 
 // poll asks hastd of a resource until the end.

@@ -179,7 +179,7 @@ func (g *group) told(st *replicate.Status) {
 	v := g.v
 	g.seen, g.asked = *st, true
 	peer := g.r.p.hosts[1-g.r.side].id
-	s := member.Storage{Resource: g.r.p.name, Told: st.Grant.Generation, Synced: view.Incarnation(st.Synced)}
+	s := member.Storage{Resource: g.r.p.name, Told: st.Grant.Generation, Synced: view.Incarnation(st.Synced), Holds: st.Grant.Hold}
 	// A view without the peer is for an owner whose own replica is good. One whose disk
 	// failed leaves the resource to the peer.
 	s.Waits = st.Suspended && st.SuspendReason == "reconfiguration" && st.Disk == "uptodate"

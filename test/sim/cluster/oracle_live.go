@@ -263,7 +263,7 @@ func (w *World) helpPair(p *pair, v *view.View) {
 			p.Create(side)
 		case p.Strangers() && !owner:
 			command(replicate.Command{Kind: replicate.CmdRole, Role: metadata.Init, Force: true})
-		case st.Disk == "failed" && owner && r.InSync.Has(p.hosts[1-side].id):
+		case st.Disk == "failed" && owner && r.InSync.Has(p.hosts[1-side].id) && p.good(1-side):
 			w.move(p, p.hosts[1-side].id)
 		case st.Disk == "failed" && st.Role != metadata.Init:
 			command(replicate.Command{Kind: replicate.CmdRole, Role: metadata.Init, Force: true})
@@ -280,6 +280,9 @@ func (w *World) helpPair(p *pair, v *view.View) {
 		}
 	}
 }
+
+// good says whether a replica could be served at once.
+func (p *pair) good(side int) bool { return p.Running(side) && p.Status(side).Disk == "uptodate" }
 
 // hasData says whether a replica is one to choose: it has data, or neither has.
 func (p *pair) hasData(side int) bool {

@@ -15,5 +15,10 @@ var NamedSeeds = []struct {
 	{5627, "memsync parted two replicas at a cut, although the view held"},
 	{20000140, "the judge: what is promoted over a connection that is half gone shows nothing of its own"},
 	{5000025, "the judge: in memsync a replica whose disk fails loses what it had received"},
+	{30025354, "that hastd was started again was heard late, and a peer counted for which it was only asked to hold (cluster/member TestLateNewsOfARestartIsNoHold)"},
+	{30043885, "no hastd was taken for one that holds, and a peer counted (cluster/member TestHastdThatIsGoneHoldsForNobody)"},
+	{30017342, "a question was taken whose answer nobody got, and hastd held for ever (cluster/member TestHoldThatNobodyKnowsOfIsEnded)"},
+	{30047680, "the judge: a resource whose owner's disk failed is not moved to a replica that is not good either"},
+	{30052406, "the judge: a view without the peer is an answer to a primary that stood still"},
 	{7082, "a flush without a lease kept a forced demotion from ending"},
 }

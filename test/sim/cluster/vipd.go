@@ -244,8 +244,8 @@ func (v *vipd) send(msg *view.Message) {
 
 // answer is the end of a call; lost: what was asked may have been done all the same.
 type answer struct {
-	ok, lost bool
-	why      string
+	ok, lost, gone bool
+	why            string
 }
 
 // call asks hastd for something, and hands back its answer, or nothing within a limit,
@@ -281,9 +281,7 @@ func (v *vipd) call(r *replica, limit view.Duration, c replicate.Command, done f
 			w.after(w.delay(), func() { end(answer{ok: refused == nil, why: text}) })
 		})
 		if !ok {
-			// What has no daemon serves nothing, and the next one nothing before it is told.
-			gone := c.Grant != nil && !c.Grant.Owner
-			w.after(w.delay(), func() { end(answer{ok: gone, why: "no hastd"}) })
+			w.after(w.delay(), func() { end(answer{gone: true, why: "no hastd"}) })
 		}
 	})
 }
@@ -357,6 +355,6 @@ func (v *vipd) order(o member.Order) {
 		} else if o.Grant.Adding != 0 {
 			w.count("grant: a peer is counted again")
 		}
-		v.step(member.Answered{Resource: o.Resource, OK: a.ok, Lost: a.lost})
+		v.step(member.Answered{Resource: o.Resource, OK: a.ok, Lost: a.lost, Gone: a.gone})
 	})
 }
