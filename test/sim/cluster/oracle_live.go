@@ -84,7 +84,7 @@ func (w *World) complete(since int64) bool {
 // oracleMajority: one host is missing. If the others are most of the members, and each
 // resource has a good replica in sync among them, all is served within the bound.
 func (w *World) oracleMajority(gone *host) {
-	v := w.chain.Newest
+	v := w.known(gone)
 	if v == nil || w.chain.Forced || w.forced() {
 		return // who forces owes a hand to what parted
 	}
@@ -110,8 +110,9 @@ func (w *World) oracleMajority(gone *host) {
 		if w.now < end {
 			continue
 		}
+		now := w.known(gone)
 		for _, p := range w.pairs {
-			if r := w.chain.Newest.Resource(p.name); r == nil || !w.goodReplica(p, r, w.chain.Newest, gone) {
+			if r := now.Resource(p.name); r == nil || !w.goodReplica(p, r, now, gone) {
 				w.count("one missing: no good replica")
 				return
 			}
@@ -136,9 +137,24 @@ func (w *World) goodReplica(p *pair, r *view.Resource, v *view.View, gone *host)
 	return false
 }
 
+// known is the newest view that a node other than gone knows. A leader alone may have
+// committed a newer one, and be gone or wiped before anybody heard of it.
+func (w *World) known(gone *host) *view.View {
+	var known *view.View
+	for _, h := range w.hosts {
+		if h == gone || h.vipd == nil {
+			continue
+		}
+		if v := h.vipd.m.View(); v != nil && (known == nil || v.Stamp.Number() > known.Stamp.Number()) {
+			known = v
+		}
+	}
+	return known
+}
+
 // needsHelp says why the cluster cannot go on by itself, "" if it can.
 func (w *World) needsHelp() string {
-	v := w.chain.Newest
+	v := w.known(nil)
 	if w.chain.Parted {
 		return "two chains"
 	}
@@ -205,7 +221,7 @@ func (w *World) forced() bool {
 // help does what a person should.
 func (w *World) help() {
 	w.person = true
-	v := w.chain.Newest
+	v := w.known(nil)
 	for _, h := range w.hosts {
 		if h.vipd == nil {
 			return
@@ -228,7 +244,7 @@ func (w *World) help() {
 	}
 }
 
-// helpView forces a view where the newest is known.
+// helpView forces a view where the newest that is left is known.
 func (w *World) helpView(v *view.View) {
 	for _, h := range w.hosts {
 		if v == nil || h.vipd.m.View() != nil && h.vipd.m.View().Stamp == v.Stamp {
