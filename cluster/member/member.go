@@ -304,7 +304,6 @@ func (m *Machine) learned(e view.Learned) {
 		m.renew()
 	}
 	if v.Stamp.Index != 0 {
-		m.resume = 0
 		m.leases(lease.Learned{Term: lease.TermOf(v)})
 	}
 	for _, r := range m.list {

@@ -243,6 +243,18 @@ func TestStorageThatStartsAgainIsTold(t *testing.T) {
 	}
 }
 
+// A lease runs out for a view that is not elected, and hastd is started again meanwhile:
+// what it is told anew is no other view, and the lease comes back after its time.
+func TestLeaseComesBackAlthoughStorageStartsAgain(t *testing.T) {
+	c := newCluster(t)
+	c.until("somebody serves", 5*view.Second, func() bool { return c.owner("data") == 0 })
+	c.m[0].pass([]view.Effect{view.Yield{Nodes: view.SetOf(0)}})
+	c.until("the lease is over", 5*view.Second, func() bool { return c.m[0].Lease() == 0 })
+	c.told[0] = map[string]Grant{}
+	c.step(0, Storage{Resource: "data"})
+	c.until("it is back", 20*view.Second, func() bool { return c.owner("data") == 0 })
+}
+
 // What is handed over is taken from hastd first: nobody else hears of it before.
 func TestHandedOverOnlyOnceHastdKnows(t *testing.T) {
 	c := newCluster(t)

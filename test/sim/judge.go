@@ -24,6 +24,7 @@ type nodeJudge struct {
 	seenW  []int32 // what a read of this term showed last
 	seenAt []uint32
 	seen   []observation // in order of the reads
+	forgot int           // how many there were before these
 
 	pending []int32 // acknowledged writes that no flush made durable
 	gone    int     // how many were taken from its front
@@ -58,9 +59,16 @@ func (j *nodeJudge) reset(w *World) {
 	clear(j.seenAt)
 }
 
+// forget: what reads showed until now fixes nothing any more, and a flush that was issued
+// before covers none of what they show from now on.
+func (j *nodeJudge) forget() {
+	j.forgot += len(j.seen)
+	j.seen = j.seen[:0]
+}
+
 // marks says what a flush issued now covers.
 func (j *nodeJudge) marks() (pending, seen int32) {
-	return int32(j.gone + len(j.pending)), int32(len(j.seen))
+	return int32(j.gone + len(j.pending)), int32(j.forgot + len(j.seen))
 }
 
 // consistent says whether the replica promises what its floor says: its stable
@@ -140,7 +148,7 @@ func (n *node) startTerm() {
 		j.wild, src.judge.wild = false, false
 	}
 	clear(j.seenAt)
-	j.seen = j.seen[:0]
+	j.forget()
 	if j.sb.Size != 0 {
 		j.sectors = int(j.sb.Size / sectorSize)
 	} else {
@@ -334,7 +342,7 @@ func (w *World) rebase(p, s *node) {
 	p.judge.pending = p.judge.pending[:kept]
 	copy(p.judge.view, s.judge.floor)
 	clear(p.judge.seenAt)
-	p.judge.seen = p.judge.seen[:0]
+	p.judge.forget()
 	w.tracef("%s: term %d goes on as term %d from term %d (cut %d)", p.name, old, t, l.terms[t].parent, l.terms[t].cut)
 	if w.hooks.term != nil {
 		w.hooks.term(p, s, true)

@@ -62,7 +62,7 @@ func (n *node) oracleReply(r *request, e *replicate.Effect) {
 			// Who is told that a flush failed no longer counts on what it was to cover.
 			n.judge.gone += len(n.judge.pending)
 			n.judge.pending = n.judge.pending[:0]
-			n.judge.seen = n.judge.seen[:0]
+			n.judge.forget()
 			clear(n.judge.seenAt)
 		}
 	}
@@ -142,7 +142,7 @@ func (n *node) flushAcknowledged(r *request) {
 		n.raiseFloor(by, x.sec, x.n, wr)
 	}
 	if r.term == j.term {
-		for _, o := range j.seen[:min(int(r.seen), len(j.seen))] {
+		for _, o := range j.seen[:max(0, min(int(r.seen)-j.forgot, len(j.seen)))] {
 			n.raiseFloor(by, o.sec, 1, o.write)
 		}
 	}

@@ -73,7 +73,8 @@ func (w *World) oracleReport(n *node, r *replicate.Report) {
 		w.tick++
 		j.lossAt = w.tick
 		j.gone += len(j.pending)
-		j.pending, j.seen = j.pending[:0], j.seen[:0]
+		j.pending = j.pending[:0]
+		j.forget()
 		clear(j.seenAt)
 	case replicate.ReportSplitBrain:
 		p := w.peerOf(n)

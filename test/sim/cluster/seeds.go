@@ -20,6 +20,8 @@ var NamedSeeds = []struct {
 	{30017342, "a question was taken whose answer nobody got, and hastd held for ever (cluster/member TestHoldThatNobodyKnowsOfIsEnded)"},
 	{30047680, "the judge: a resource whose owner's disk failed is not moved to a replica that is not good either"},
 	{30052406, "the judge: a view without the peer is an answer to a primary that stood still"},
+	{32041549, "hastd was started again while an owner let its lease run out: it never renewed it again (cluster/member TestLeaseComesBackAlthoughStorageStartsAgain)"},
+	{32040324, "the judge: a flush covered what was read after it, once reads before it were forgotten"},
 	{31021503, "the judge: a view that a leader committed alone, and took with it, is known to nobody"},
 	{7082, "a flush without a lease kept a forced demotion from ending"},
 }
