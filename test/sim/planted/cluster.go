@@ -78,4 +78,17 @@ var clusterBugs = []Bug{
 	{Name: "an owner that starts does not guard itself", Test: "./cluster/lease -run TestOwnerThatStartsGuardsItself", Edits: []Edit{
 		{"cluster/lease/lease.go", " && (id != m.cfg.Self || ev.Stored)", " && id != m.cfg.Self"},
 	}},
+	{Name: "what hastd was only asked to hold counts as held once it starts again", Test: "./cluster/member -run TestLateNewsOfARestartIsNoHold", Edits: []Edit{
+		{"cluster/view/learn.go", "Hold: h.hold}", "Hold: h.hold || h.awaited}"},
+		{"cluster/view/learn.go", "		h.synced, h.drop = 0, false\n	}\n	if waits", "		h.hold, h.synced, h.drop = h.hold || h.awaited, 0, false\n	}\n	if waits"},
+	}},
+	{Name: "no hastd counts as one that holds", Test: "./cluster/member -run TestHastdThatIsGoneHoldsForNobody", Edits: []Edit{
+		{"cluster/member/member.go", " && r.under.Adding == 0 {", " {"},
+	}},
+	{Name: "a hold that nobody knows of is not ended", Test: "./cluster/member -run TestHoldThatNobodyKnowsOfIsEnded", Edits: []Edit{
+		{"cluster/member/member.go", "		m.views(view.Holds{Resource: r.name})\n", ""},
+	}},
+	{Name: "hastd that starts again takes a lease's return away", Test: "./cluster/member -run TestLeaseComesBackAlthoughStorageStartsAgain", Edits: []Edit{
+		{"cluster/member/member.go", "	if v.Stamp.Index != 0 {\n", "	if v.Stamp.Index != 0 {\n		m.resume = 0\n"},
+	}},
 }
