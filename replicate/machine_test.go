@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"strings"
 	"testing"
 
 	"hastd/metadata"
@@ -392,6 +393,26 @@ func TestTranscriptDemoteInUse(t *testing.T) {
 	ev.Text = "mounted on /srv by 3 processes"
 	s.quietEvent(ev)
 	s.compare("demote-in-use")
+}
+
+// The provider is closed when the disk fails: a node that stayed primary would serve
+// nobody, and look as if it did.
+func TestTranscriptDemoteOnFailingDisk(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.role(metadata.Secondary)
+	s.done("provider stop")
+	for len(s.open) > 0 && !strings.HasPrefix(s.open[0].label, "commit") {
+		s.done(s.open[0].label)
+	}
+	s.says(Msg{Kind: MsgFlushed, Seq: s.sent[len(s.sent)-1].Seq})
+	s.fails("commit", "write error")
+	s.says(Msg{Kind: MsgTookOver, Control: &TakeOver{Localcnt: 1, Lineage: history(2, 1)}})
+	s.done("state mark")
+	if s.m.role != metadata.Secondary || s.m.job != nil || s.m.provider != providerDown {
+		t.Errorf("role %s, provider %d, an order under way: %v", s.m.role, s.m.provider, s.m.job != nil)
+	}
+	s.compare("demote-on-failing-disk")
 }
 
 func TestTranscriptPromoteRefused(t *testing.T) {

@@ -13,6 +13,7 @@ type job struct {
 	until   Instant // of the stage; 0: no limit
 	next    func()  // what the stage waits for is there
 	needs   bool    // a durable change of the component is under way
+	failed  func()  // what follows if the component fails meanwhile; nil: the order is refused
 	leaving bool    // the node steps down: nothing new is begun with the peer
 }
 
@@ -161,6 +162,10 @@ func (m *Machine) durably(change func(sb *metadata.Superblock), next func()) {
 func (m *Machine) jobFailed(r *Refusal) {
 	if m.job != nil && m.job.needs {
 		m.job.needs = false
+		if m.job.failed != nil {
+			m.job.failed()
+			return
+		}
 		m.done(r)
 	}
 }
@@ -463,6 +468,8 @@ func (m *Machine) stepDown(to metadata.Role, then func()) {
 				m.steppedDown(then)
 				return
 			}
+			// Nobody is served any more: that the disk cannot say so keeps no role.
+			m.job.failed = func() { m.wait(draining, 0, func() { m.steppedDown(then) }) }
 			m.durably(func(sb *metadata.Superblock) {
 				sb.PrevRole = metadata.Secondary
 				if ok {
