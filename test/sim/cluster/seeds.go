@@ -22,6 +22,7 @@ var NamedSeeds = []struct {
 	{30052406, "the judge: a view without the peer is an answer to a primary that stood still"},
 	{32041549, "hastd was started again while an owner let its lease run out: it never renewed it again (cluster/member TestLeaseComesBackAlthoughStorageStartsAgain)"},
 	{32040324, "the judge: a flush covered what was read after it, once reads before it were forgotten"},
+	{33064898, "a demotion whose last step failed with the disk left a primary that served nobody (replicate TestTranscriptDemoteOnFailingDisk)"},
 	{31021503, "the judge: a view that a leader committed alone, and took with it, is known to nobody"},
 	{7082, "a flush without a lease kept a forced demotion from ending"},
 }
