@@ -415,6 +415,43 @@ func TestTranscriptDemoteOnFailingDisk(t *testing.T) {
 	s.compare("demote-on-failing-disk")
 }
 
+// Once stepped down, what fails on the way to init is that order's failure: the node does
+// not step down once more.
+func TestFailedLeaveStepsDownOnce(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.role(metadata.Init)
+	s.done("provider stop")
+	for commits := 0; ; {
+		switch {
+		case len(s.sent) > 0 && s.sent[0].Kind == MsgFlush:
+			s.says(Msg{Kind: MsgFlushed, Seq: s.sent[0].Seq})
+			s.sent = nil
+			continue
+		case len(s.sent) > 0:
+			s.sent = s.sent[1:]
+			continue
+		}
+		if len(s.open) == 0 {
+			break
+		}
+		if strings.HasPrefix(s.open[0].label, "commit") {
+			if commits++; commits == 2 {
+				s.fails("commit", "write error")
+				break
+			}
+		}
+		s.done(s.open[0].label)
+	}
+	s.silently(s.settle)
+	if n := strings.Count(s.text.String(), "send role secondary"); n != 1 || s.m.job != nil {
+		t.Errorf("it stepped down %d times, an order under way: %v\n%s", n, s.m.job != nil, s.text.String())
+	}
+	if n := strings.Count(s.text.String(), "init → secondary"); n != 0 {
+		t.Errorf("it became a secondary on its way to init\n%s", s.text.String())
+	}
+}
+
 func TestTranscriptPromoteRefused(t *testing.T) {
 	promote := func(s *script, force bool) {
 		s.t.Helper()

@@ -475,7 +475,10 @@ func (m *Machine) stepDown(to metadata.Role, then func()) {
 				if ok {
 					sb.Marks &^= metadata.CrashedPrimary
 				}
-			}, func() { m.steppedDown(then) })
+			}, func() {
+				m.job.failed = nil
+				m.steppedDown(then)
+			})
 		}
 		if m.suspended != "" {
 			clean(false)
