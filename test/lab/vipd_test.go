@@ -157,8 +157,9 @@ func TestGroupsBootTogetherOverAFlappingLink(t *testing.T) {
 		must(t, n.Start())
 		must(t, n.StartVipd())
 	}
-	for _, gap := range []time.Duration{800, 800, 4000, 800, 800} { // in the long one both are elected
-		time.Sleep(gap * time.Millisecond)
+	const short, long = 800 * time.Millisecond, 4 * time.Second // in the long one both are elected
+	for _, cut := range []time.Duration{short, short, long, short, short} {
+		time.Sleep(cut)
 		must(t, l.Heal())
 		time.Sleep(150 * time.Millisecond)
 		must(t, l.Cut(Alpha, CutBoth))
