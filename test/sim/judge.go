@@ -30,6 +30,7 @@ type nodeJudge struct {
 	gone    int     // how many were taken from its front
 
 	alone       bool // acknowledged something that its peer lacks, since they were equal last
+	unheard     bool // raised by a write of which no machine heard that it was durable
 	primaryOnce bool // was primary since data flowed last between the two
 	forced      bool // promoted by force since
 	ordered     bool // somebody ordered that since a sync into it was completed
@@ -98,10 +99,17 @@ func (n *node) judgeSuper() {
 	}
 	old, was := j.sb, j.sbOK
 	j.sb, j.sbOK = sb, true
+	j.unheard = j.unheard && was
 	if !was || old.Sequence == sb.Sequence {
 		return
 	}
 	n.w.cover.marks(sb.Marks)
+	switch {
+	case !sb.Marks.Has(metadata.Raised):
+		j.unheard = false
+	case !old.Marks.Has(metadata.Raised) && !n.committed:
+		j.unheard = true // refused or cut off, and there nevertheless
+	}
 	if n.w.trace != nil {
 		n.w.tracef("%s: durable %d/%d epoch %d.%d marks %s pair %s prev %s", n.name, sb.Localcnt, sb.Remotecnt, sb.Epoch.Number, sb.Epoch.Node, sb.Marks, sb.Pair, sb.PairPrev)
 	}

@@ -49,6 +49,7 @@ type node struct {
 	hashFree    int64
 	linked      bool // the machine sent MsgFlow and has not been told of an end
 	hadError    bool // an operation failed since the component was opened
+	committed   bool // its machine is told of a commit
 	ops         []op
 	freeOps     []int32
 	busy        int // operations on the component's data under way

@@ -504,7 +504,9 @@ func (n *node) commitDone(o *op, ev *replicate.Event) {
 
 func (n *node) afterCommit(err replicate.Err) {
 	if err == replicate.OK {
+		n.committed = true
 		n.judgeSuper()
+		n.committed = false
 	}
 	if n.w.hooks.commit != nil {
 		n.w.hooks.commit(n)
@@ -529,6 +531,11 @@ func (n *node) openDone(o *op, ev *replicate.Event) {
 		return
 	}
 	n.opened, n.hadError = true, false
+	if sb, ok := newestSuper(n.disk.metaCur); ok {
+		// What its last life began counts from now on.
+		j := &n.judge
+		j.unheard = sb.Marks.Has(metadata.Raised) && (j.unheard || !j.sb.Marks.Has(metadata.Raised))
+	}
 	ev.Image = img
 }
 

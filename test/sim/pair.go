@@ -221,10 +221,15 @@ func (p *Pair) Missing(i int) string { return p.w.nodes[i].missing() }
 // Written says whether what was acknowledged is on both disks at once: not in memsync.
 func (p *Pair) Written() bool { return p.w.prof.Mode == replicate.Fullsync }
 
-// Parted says whether both replicas have a history of their own, on stable storage.
+// Parted says whether both replicas have a history of their own, on stable storage. One
+// that nobody heard of, and by which nothing was acknowledged, is none: a node raised, and
+// died or was refused by its disk before it could say so (replication 12).
 func (p *Pair) Parted() bool {
-	a, b := &p.w.nodes[0].judge.sb, &p.w.nodes[1].judge.sb
-	return a.Resuid == b.Resuid && !metadata.Agree(a.Lineage, b.Lineage)
+	a, b := &p.w.nodes[0].judge, &p.w.nodes[1].judge
+	if a.unheard && !a.alone || b.unheard && !b.alone {
+		return false
+	}
+	return a.sb.Resuid == b.sb.Resuid && !metadata.Agree(a.sb.Lineage, b.sb.Lineage)
 }
 
 // Strangers says whether the two replicas belong to different resources; Create makes
