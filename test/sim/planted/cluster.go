@@ -3,7 +3,7 @@ package planted
 // clusterSim is the simulation of the whole cluster, which has oracles of its own.
 const clusterSim = "test/sim/cluster/cmd/cluster"
 
-var clusterOracles = []string{"cluster: kept", "cluster: live", "cluster: one", "cluster: stopped"}
+var clusterOracles = []string{"cluster: kept", "cluster: live", "cluster: one", "cluster: split", "cluster: stopped"}
 
 // The mistakes between views, leases, grants and replicas: what no part sees alone.
 func init() {
@@ -62,10 +62,19 @@ var clusterBugs = []Bug{
 	{Name: "a lease counts from when it was confirmed", Oracle: "one", Runs: 1000, Took: 47, Edits: []Edit{
 		{"cluster/lease/lease.go", "	at := r.sent + Instant(m.cfg.Lease)\n", "	at := m.now + Instant(m.cfg.Lease)\n"},
 	}},
+	{Name: "memsync parts from a peer that counts as in sync", Oracle: "split", Runs: 2000, Took: 642, Edits: []Edit{
+		{"replicate/link.go", "			owed := received && m.cfg.NeedLease && m.grant.Hold\n", "			owed := received && false\n"},
+	}},
 	{Name: "hastd is not told again what it did not take", Oracle: "live", Runs: 400, Took: 1, Edits: []Edit{
 		{"cluster/member/member.go", "		r.retryAt = m.now + view.Instant(retryEvery)\n", "		r.retryAt = 1 << 62\n"},
 	}},
 	// Found by whole runs once, and rare: tests of their own play them.
+	{Name: "a demotion is refused although nobody is served any more", Test: "./replicate -run TestTranscriptDemoteOnFailingDisk", Edits: []Edit{
+		{"replicate/roles.go", "			m.job.failed = func() { m.wait(draining, 0, func() { m.steppedDown(then) }) }\n", ""},
+	}},
+	{Name: "a disk that fails later has a demotion done once more", Test: "./replicate -run TestFailedLeaveStepsDownOnce", Edits: []Edit{
+		{"replicate/roles.go", "				m.job.failed = nil\n				m.steppedDown(then)\n", "				m.steppedDown(then)\n"},
+	}},
 	{Name: "a hold stays granted after a no", Test: "./cluster/member -run TestRefusedQuestionLeavesNoHold", Edits: []Edit{
 		{"cluster/member/member.go", "			r.want.Hold = r.holds\n", ""},
 	}},
