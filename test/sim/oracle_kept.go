@@ -44,13 +44,16 @@ func (w *World) keptLoses(n *node) {
 	w.kept.lost[n.id] = w.tick
 }
 
-// keptMoment ends the excuse of a replica that was made whole.
+// keptMoment ends the excuse of a replica that was made whole, and what must be kept when
+// a person chose a replica that is not.
 func (w *World) keptMoment(n *node, m moment) {
 	switch m {
 	case momentSynced:
 		w.kept.lost[n.id] = 0
 	case momentJoined:
 		w.kept.lost = [2]uint32{}
+	case momentForced:
+		w.keptForget()
 	}
 }
 

@@ -31,6 +31,8 @@ type PairOptions struct {
 	Told func(node int, write bool)
 	// Shows is called when a provider begins to show what the replica on src has.
 	Shows func(node, src int)
+	// Forced is called when a replica is promoted by force: a person chose what there is.
+	Forced func(node int)
 	// Judged says whether what a node does is judged: not what goes on beside a person
 	// who chose another node by force.
 	Judged func(node int) bool
@@ -105,7 +107,12 @@ func NewPair(o PairOptions) *Pair {
 		}
 	}
 	w.hooks.judged = func(n *node) bool { return o.Judged(n.id) }
-	w.hooks.moment = w.keptMoment
+	w.hooks.moment = func(n *node, m moment) {
+		w.keptMoment(n, m)
+		if m == momentForced {
+			o.Forced(n.id)
+		}
+	}
 	w.hooks.pause = func(n *node) int64 { return o.Pause(n.id) }
 	return p
 }

@@ -63,6 +63,12 @@ func (w *World) shows(p *pair, side int) {
 	}
 }
 
+// force: a person has the owner promote a replica that is not whole.
+func (w *World) force(p *pair, side int) {
+	w.count("promoted by force")
+	p.judge = ledger{forcedAt: p.Grant(side).Generation}
+}
+
 // counts says whether what an owner does is judged: not if a person forced another view,
 // or another owner, since the view that it owns by.
 func (w *World) counts(p *pair, number uint64) bool {

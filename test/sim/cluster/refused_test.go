@@ -34,6 +34,7 @@ func linked(t *testing.T, seed uint64) *desk {
 		Seed: seed, Profile: p,
 		Told:   func(node int, _ bool) { d.told[node]++ },
 		Shows:  func(int, int) {},
+		Forced: func(int) {},
 		Judged: func(int) bool { return true },
 		Pause:  func(int) int64 { return 0 },
 	})

@@ -62,6 +62,7 @@ func newWorld(opt views.Options, p profile, rng *rand.Rand) *World {
 			Clocks: [2]sim.Clock{x.hosts[0].clock, x.hosts[1].clock},
 			Told:   func(node int, write bool) { w.told(x, node, write) },
 			Shows:  func(node, _ int) { w.shows(x, node) },
+			Forced: func(node int) { w.force(x, node) },
 			Judged: func(node int) bool { return w.counts(x, x.Grant(node).Generation) },
 			Pause:  func(node int) int64 { return w.pause(x.hosts[node]) },
 		})
