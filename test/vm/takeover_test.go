@@ -61,7 +61,7 @@ func (s *site) reset(name string, signal syscall.Signal) {
 	}
 	t.Logf("%s: the last write on %s was acknowledged after %s, it was reset after %s, %s serves after %s", name, on.name,
 		seconds(on.client.last(serves.Add(time.Hour)).Sub(at)), seconds(gone.Sub(at)), other.name, seconds(serves.Sub(at)))
-	s.judge(on, other, at, serves, false)
+	s.judge(on, other, at, serves, time.Time{})
 	s.kept(other)
 	on.m.Close()
 	on.m = nil
@@ -87,21 +87,21 @@ func (s *site) abort() {
 	t.Logf("aborted: the order took %s, the last write on %s was acknowledged after %s, %s serves after %s", seconds(ended.Sub(at)), on.name,
 		seconds(on.client.last(serves.Add(time.Hour)).Sub(at)), other.name, seconds(serves.Sub(at)))
 	do(t, on.m, Order{Op: "sleep", Number: int(countdown.Milliseconds() * 5 / 4)}) // by its own clock
-	s.judge(on, other, at, serves, false)
+	s.judge(on, other, at, serves, time.Time{})
 	s.kept(other)
 	must(t, on.hastctl("node", "start"))
 	must(t, on.await("secondary", "complete", backLimit))
 }
 
-// judge wants that nothing was acknowledged where it was, once the other began. What was
-// under way when the whole machine stood still may be answered when that goes on, as far as
-// its own clock is: a read is of the time when it was asked, and a write is at the other
-// node, which confirmed it before it began (kept looks for each).
-func (s *site) judge(was, is *vmNode, at, serves time.Time, paused bool) {
+// judge wants that nothing was acknowledged where it was, once the other began. What a
+// machine had when it stood still, it may answer when it goes on: no clock of it tells. A
+// write under way then is at the other node, which confirmed it before it began (kept looks
+// for each). A read that came while it stood still, too, is answered with what it had.
+func (s *site) judge(was, is *vmNode, at, serves, goes time.Time) {
 	s.t.Helper()
-	late := 0
+	late, old := 0, 0
 	for _, r := range was.client.good(serves, write, advance) {
-		if paused && r.sent.Before(at) {
+		if !goes.IsZero() && r.sent.Before(at) {
 			late++
 			continue
 		}
@@ -110,14 +110,21 @@ func (s *site) judge(was, is *vmNode, at, serves time.Time, paused bool) {
 	}
 	underWay := 0
 	for _, r := range was.client.good(serves, look) {
-		if r.sent.Before(at) {
+		switch {
+		case r.sent.Before(at):
 			underWay++
+			continue
+		case r.sent.Before(goes):
+			old++
 			continue
 		}
 		s.t.Errorf("%s answered a read with %d %s after %s began, sent %s after it was disturbed; %d had been acknowledged before", was.name, r.value,
 			seconds(r.answered.Sub(serves)), is.name, seconds(r.sent.Sub(at)), is.client.newest(r.sent))
 	}
 	s.t.Logf("%d reads and %d writes were answered on %s after %s began; they were sent before it was disturbed", underWay, late, was.name, is.name)
+	if !goes.IsZero() {
+		s.t.Logf("%d more reads, sent while it stood still", old)
+	}
 }
 
 // pause has the whole machine stand still that serves.
@@ -162,7 +169,7 @@ func (s *site) pause() {
 	must(t, err)
 	t.Logf("paused: in sync again %s after it went on", seconds(time.Since(goes)))
 	s.told(on, goes, newest)
-	s.judge(on, other, at, serves, true)
+	s.judge(on, other, at, serves, goes)
 	s.kept(other)
 }
 
