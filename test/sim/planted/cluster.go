@@ -21,11 +21,11 @@ var clusterBugs = []Bug{
 	{Name: "the lease is not looked at before applications are told", Oracle: "one", Runs: 1000, Took: 3, Edits: []Edit{
 		{"test/sim/lease.go", "	may := n.mayAnswer()\n", "	may := true\n"},
 	}},
-	{Name: "nobody looks at the lease before an answer", Oracle: "one", Runs: 400, Took: 19, Edits: []Edit{
+	{Name: "nobody looks at the lease before an answer", Oracle: "one", Runs: 400, Took: 1, Edits: []Edit{
 		{"test/sim/lease.go", "	may := n.mayAnswer()\n", "	may := true\n"},
 		{"replicate/grant.go", "	case !m.leased():\n		return \"no-lease\"\n", ""},
 	}},
-	{Name: "the hold ends at the proposal", Oracle: "kept", Runs: 400, Took: 3, Edits: []Edit{
+	{Name: "the hold ends at the proposal", Oracle: "kept", Runs: 400, Took: 16, Edits: []Edit{
 		{"cluster/member/member.go", "			r.drop = true\n			m.views(view.Drop{Resource: r.name})\n", "			r.drop, r.want.Hold = true, false\n			m.views(view.Drop{Resource: r.name})\n"},
 		{"replicate/grant.go", "		g.Hold = g.Hold || old.Hold\n", ""},
 	}},
