@@ -280,20 +280,27 @@ func (m *Machine) pass(effects []view.Effect) {
 	}
 }
 
-// leases feeds the lease's machine and takes what it says.
+// leases feeds the lease's machine and takes what it says. What it promised others binds
+// the views at once: no step of theirs comes between.
 func (m *Machine) leases(ev lease.Event) {
 	if m.l == nil {
 		return
 	}
+	guarded := false
 	for _, e := range m.l.Step(m.now, ev) {
 		switch e := e.(type) {
 		case lease.Until:
-			m.views(view.Guard{Node: m.cfg.View.Self, Until: e.At})
+			m.v.Guard(m.cfg.View.Self, e.At)
+			guarded = true
 		case lease.Guard:
-			m.views(view.Guard{Node: e.Node, Until: e.At})
+			m.v.Guard(e.Node, e.At)
+			guarded = true
 		default:
 			m.emit(e)
 		}
+	}
+	if guarded {
+		m.views(view.Tick{})
 	}
 }
 

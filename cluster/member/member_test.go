@@ -255,6 +255,31 @@ func TestLeaseComesBackAlthoughStorageStartsAgain(t *testing.T) {
 	c.until("it is back", 20*view.Second, func() bool { return c.owner("data") == 0 })
 }
 
+// A node that slept hears first that an owner renews its lease, and by then its own is
+// over, and it could go on without that owner. It promised first: it does not.
+func TestPromiseBindsAtOnce(t *testing.T) {
+	c := newCluster(t)
+	c.until("somebody serves", 5*view.Second, func() bool { return c.owner("data") == 0 && c.owner("logs") == 0 })
+	c.down = view.SetOf(2)
+	c.until("two are left", 10*view.Second, func() bool { return c.m[0].View().Set() == view.SetOf(0, 1) && c.m[1].View().Set() == view.SetOf(0, 1) })
+	c.step(0, Stopped{Resources: []string{"data"}, To: 1})
+	c.until("each owns something", 5*view.Second, func() bool { return c.owner("data") == 1 && c.owner("logs") == 0 })
+	c.cut = view.SetOf(0, 1)
+	c.run(view.Second)
+	c.down |= view.SetOf(0)
+	c.run(2 * leases)
+	c.down = view.SetOf(2)
+	v := c.m[0].View()
+	confirmed := false
+	for _, e := range c.m[0].Step(c.now, Renew{From: 1, Inc: v.Member(1).Inc, Number: v.Stamp.Number(), Round: 1000}) {
+		_, ok := e.(lease.SendConfirm)
+		confirmed = confirmed || ok
+	}
+	if now := c.m[0].View(); !confirmed || now != v {
+		t.Errorf("confirmed: %v; before %v, after %v", confirmed, v, now)
+	}
+}
+
 // What is handed over is taken from hastd first: nobody else hears of it before.
 func TestHandedOverOnlyOnceHastdKnows(t *testing.T) {
 	c := newCluster(t)

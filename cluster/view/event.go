@@ -74,13 +74,6 @@ type SetGroup struct{ Group Group }
 // moves that, is gone, or says that it Gave all of it up, as with Move.
 type Leave struct{ On, Gave bool }
 
-// Guard says until when nothing may be taken from a node: it may still serve by a lease
-// (cluster/lease).
-type Guard struct {
-	Node  NodeID
-	Until Instant
-}
-
 // Force is a person's order to commit a view of the nodes heard, without a quorum.
 type Force struct {
 	How  How // Bootstrap, where no view is known; else OthersAreDown
@@ -102,7 +95,6 @@ func (Drop) event()     {}
 func (Move) event()     {}
 func (SetGroup) event() {}
 func (Leave) event()    {}
-func (Guard) event()    {}
 func (Force) event()    {}
 
 // Effect is what the shell has to do.

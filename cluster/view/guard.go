@@ -2,9 +2,18 @@ package view
 
 // A node that owns something may serve for the time of a lease that members gave it,
 // whatever view is elected meanwhile. So who gave one stores no view that takes anything
-// from that node before the lease is over, or the owner gave it up itself (Handed): a quorum that would elect such
-// a view has one of those who gave it. How long that is, this package does not know; it
-// is told (Guard). Nothing of the rules of the views rests on it.
+// from that node before the lease is over, or the owner gave it up itself (Handed): a
+// quorum that would elect such a view has one of those who gave it. How long that is, this
+// package does not know; it is told (Guard). Nothing of the rules of the views rests on it.
+
+// Guard says until when nothing may be taken from a node: it may still serve by a lease
+// (cluster/lease). It is no event, of which others of the same moment could come first and
+// decide without it; whoever calls it gives the machine one afterwards.
+func (m *Machine) Guard(node NodeID, until Instant) {
+	if node <= MaxNodeID {
+		m.guards[node] = until
+	}
+}
 
 // takes says whether a view takes something from a node that the present one says it
 // owns, in the life that it names.

@@ -239,10 +239,6 @@ func (m *Machine) Step(now Instant, ev Event) []Effect {
 		for _, h := range m.holds {
 			h.given = h.given || h.primary && ev.On && ev.Gave
 		}
-	case Guard:
-		if ev.Node <= MaxNodeID {
-			m.guards[ev.Node] = ev.Until
-		}
 	case Force:
 		m.order(ev)
 	}

@@ -650,7 +650,7 @@ func TestStartLeavesNobodyOut(t *testing.T) {
 		was := c.m[0].View()
 		c.m[0] = nil
 		for id := range NodeID(2) {
-			c.step(id+1, Guard{Node: 0, Until: c.now + Instant(5*Second)}) // by its lease
+			c.m[id+1].Guard(0, c.now+Instant(5*Second)) // by its lease
 		}
 		c.start(0)
 		for range 3 {

@@ -25,6 +25,7 @@ var NamedSeeds = []struct {
 	{33064898, "a demotion whose last step failed with the disk left a primary that served nobody (replicate TestTranscriptDemoteOnFailingDisk)"},
 	{31021503, "the judge: a view that a leader committed alone, and took with it, is known to nobody"},
 	{33075375, "the judge: a raise that the disk refused, and kept, parts the replicas although nothing was acknowledged by it"},
+	{37034853, "who slept confirmed a lease, and committed in the same step a view that took what it is for (cluster/member TestPromiseBindsAtOnce)"},
 	{36013654, "the judge: a person has the owner itself promote a replica that is not whole"},
 	{7082, "a flush without a lease kept a forced demotion from ending"},
 }

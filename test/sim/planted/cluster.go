@@ -57,7 +57,7 @@ var clusterBugs = []Bug{
 		{"cluster/member/member.go", "r.hold, r.want.Hold, r.want.Adding, r.retryAt = e.Number, true, e.Inc, 0", "r.want.Hold, r.retryAt = true, 0\n	m.views(view.Held{Resource: e.Resource, Number: e.Number, OK: true})"},
 	}},
 	{Name: "who gave a lease does not guard it", Oracle: "stopped", Runs: 400, Took: 25, Edits: []Edit{
-		{"cluster/member/member.go", "			m.views(view.Guard{Node: e.Node, Until: e.At})\n", ""},
+		{"cluster/member/member.go", "			m.v.Guard(e.Node, e.At)\n			guarded = true\n", ""},
 	}},
 	{Name: "a lease counts from when it was confirmed", Oracle: "one", Runs: 1000, Took: 47, Edits: []Edit{
 		{"cluster/lease/lease.go", "	at := r.sent + Instant(m.cfg.Lease)\n", "	at := m.now + Instant(m.cfg.Lease)\n"},
@@ -80,6 +80,9 @@ var clusterBugs = []Bug{
 	}},
 	{Name: "a question without an answer counts as refused", Test: "./cluster/member -run TestQuestionWithoutAnAnswerIsAskedAgain", Edits: []Edit{
 		{"cluster/member/member.go", "	if asked && !ev.Lost {\n", "	if asked {\n"},
+	}},
+	{Name: "what a lease promises binds the views a step later", Test: "./cluster/member -run TestPromiseBindsAtOnce", Edits: []Edit{
+		{"cluster/member/member.go", "			m.v.Guard(m.cfg.View.Self, e.At)\n			guarded = true\n", "			m.v.Guard(m.cfg.View.Self, e.At)\n			m.pass(m.v.Step(m.now, view.Tick{}))\n"},
 	}},
 	{Name: "a stored proposal is left undecided", Test: "./cluster/member -run TestStoredProposalIsDecided", Edits: []Edit{
 		{"cluster/view/steer.go", "m.st.Acc != nil && m.now >= m.accAt.add(undecided*m.cfg.Round)", "false"},

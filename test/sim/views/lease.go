@@ -45,7 +45,7 @@ func (n *node) leaseStep(ev lease.Event) {
 	if n.m == nil || n.leases.m == nil {
 		return
 	}
-	life := n.life
+	life, guarded := n.life, false
 	for _, e := range n.leases.m.Step(w.now, ev) {
 		if life != n.life {
 			return
@@ -69,10 +69,15 @@ func (n *node) leaseStep(ev lease.Event) {
 			if e.At != 0 {
 				w.count("lease")
 			}
-			n.step(view.Guard{Node: n.id, Until: e.At})
+			n.m.Guard(n.id, e.At)
+			guarded = true
 		case lease.Guard:
-			n.step(view.Guard{Node: e.Node, Until: e.At})
+			n.m.Guard(e.Node, e.At)
+			guarded = true
 		}
+	}
+	if guarded {
+		n.step(view.Tick{})
 	}
 	w.oracleLease(n)
 }
