@@ -87,7 +87,7 @@ type Machine struct {
 	agreed       metadata.Epoch // of the last agreement
 	raiseAt      uint64         // the commit that makes the raise durable
 	markAt       uint64         // the commit that makes crashed-primary durable
-	unbacked     bool           // the peer may hold unflushed what was acknowledged
+	unbacked     bool           // the peer may lack, or hold unflushed, what this replica shows
 	peerOnly     bool           // … and this replica is no good copy of it
 	peerOnlyOld  bool           // … but a flush under way covers it
 	peerInstance metadata.ID

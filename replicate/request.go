@@ -273,6 +273,7 @@ func (m *Machine) admit(r *req) bool {
 		first, n := metadata.Touched(r.off, r.length)
 		m.st.Dirty.Set(first, n)
 		r.commit, m.spilled = m.st.Persist(r.off, r.length), true
+		m.unbacked = true
 		return true
 	}
 	commit, ok := m.st.Acquire(r.off, r.length)
@@ -285,6 +286,7 @@ func (m *Machine) admit(r *req) bool {
 	case m.phase != linked: // a primary alone, or what a secondary still owes a lost one
 		first, n := metadata.Touched(r.off, r.length)
 		m.st.Dirty.Set(first, n)
+		m.unbacked = m.unbacked || !r.kind.ofPrimary() // whoever sent it may have lost it since
 	default:
 		m.st.Mark(r.off, r.length)
 		if m.keeper && !r.kind.ofPrimary() {

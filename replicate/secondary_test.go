@@ -41,3 +41,35 @@ func TestReceivedIsWrittenAfterTheConnection(t *testing.T) {
 		t.Errorf("wrote %v, %d owed", wrote, s.m.applying)
 	}
 }
+
+// What was written after the connection the lost primary may never have written itself. A
+// flush would declare it durable on both: promoted, this node raises first.
+func TestFlushOfWhatWasWrittenAfterTheConnection(t *testing.T) {
+	for _, after := range []bool{true, false} {
+		s := newScript(t, scriptSuper())
+		s.peer.Role = metadata.Primary
+		s.secondary(true)
+		s.silently(func() {
+			s.says(Msg{Kind: MsgRead, Seq: 1, Off: 0, Len: block})
+			if after {
+				s.says(Msg{Kind: MsgWrite, Seq: 2, Off: 0, Len: block, Buf: 501}) // waits for the read
+			}
+			s.loses("the connection was reset")
+			s.settle()
+			s.order(Command{Kind: CmdRole, Role: metadata.Primary, Force: true})
+			s.settle()
+			s.tick(2 * Second)
+			s.settle()
+		})
+		if s.m.role != metadata.Primary || s.m.marks().Has(metadata.Raised) {
+			t.Fatalf("role %v, marks %v", s.m.role, s.m.marks())
+		}
+		s.silently(func() { s.request(ReqFlush, 7, 0, 0); s.settle() })
+		if err, ok := s.replies[7]; !ok || err != OK {
+			t.Fatalf("not flushed: %v", s.replies)
+		}
+		if raised := s.m.marks().Has(metadata.Raised); raised != after {
+			t.Errorf("written after the connection %v: raised %v", after, raised)
+		}
+	}
+}

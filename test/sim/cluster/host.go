@@ -211,6 +211,7 @@ func (h *host) wipe() {
 	h.w.tracef("node %d loses what vipd stored", h.id)
 	h.endVipd()
 	h.durable, h.inc = nil, 0
+	h.w.forgotten()
 }
 
 // pause is for how long hastd stands still between a decision and what it tells: alone, or

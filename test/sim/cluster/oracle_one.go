@@ -63,6 +63,30 @@ func (w *World) shows(p *pair, side int) {
 	}
 }
 
+// forgotten is called when a node was wiped. If it alone knew of the era that a person
+// began, the others go on in theirs: nobody can know that there was another.
+func (w *World) forgotten() {
+	var v *view.View
+	for _, h := range w.hosts {
+		if h.durable == nil {
+			continue
+		}
+		if s, err := view.ReadState(h.durable); err == nil && s.View != nil && (v == nil || s.View.Stamp.Number() > v.Stamp.Number()) {
+			v = s.View
+		}
+	}
+	if v == nil || v.Stamp.Era >= w.chain.Era() {
+		return
+	}
+	w.count("era forgotten")
+	w.tracef("nobody knows of era %d any more", w.chain.Era())
+	w.chain.Back(v)
+	for _, p := range w.pairs {
+		p.judge = ledger{}
+		p.Forget()
+	}
+}
+
 // force: a person has the owner promote a replica that is not whole.
 func (w *World) force(p *pair, side int) {
 	w.count("promoted by force")

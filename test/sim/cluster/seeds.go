@@ -26,6 +26,8 @@ var NamedSeeds = []struct {
 	{31021503, "the judge: a view that a leader committed alone, and took with it, is known to nobody"},
 	{33075375, "the judge: a raise that the disk refused, and kept, parts the replicas although nothing was acknowledged by it"},
 	{37034853, "who slept confirmed a lease, and committed in the same step a view that took what it is for (cluster/member TestPromiseBindsAtOnce)"},
+	{37049620, "a flush was answered for both, of what the lost primary had sent and lost (replicate TestFlushOfWhatWasWrittenAfterTheConnection)"},
+	{37036760, "the judge: the only node that knew of an era that a person began was wiped"},
 	{36013654, "the judge: a person has the owner itself promote a replica that is not whole"},
 	{7082, "a flush without a lease kept a forced demotion from ending"},
 }

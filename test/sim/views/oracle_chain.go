@@ -95,6 +95,12 @@ func (c *Chain) Learned(id view.NodeID, v *view.View) (n News) {
 	return n
 }
 
+// Back makes an older view the newest: nobody knows the later ones any more.
+func (c *Chain) Back(v *view.View) {
+	c.Parted = false
+	c.take(v)
+}
+
 func (c *Chain) take(v *view.View) {
 	c.Newest = v
 	for i := range v.Members {
