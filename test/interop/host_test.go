@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"errors"
 	"net"
 	"runtime"
 	"testing"
@@ -9,29 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// manyThreads is how many threads are tried for the first one.
-const manyThreads = 200
+// firstThread takes what is to be run on the first thread of this process.
+var firstThread = make(chan func())
 
-// onFirstThread runs what it is given on the first thread of this process, if that is free.
-func onFirstThread(do func()) (done bool) {
-	tried, release := make(chan bool), make(chan struct{})
-	defer close(release)
-	for range manyThreads {
-		go func() {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			first := unix.Gettid() == unix.Getpid()
-			if first {
-				do()
-			}
-			tried <- first
-			<-release // so that the next one gets another thread
-		}()
-		if <-tried {
-			return true
+func init() { runtime.LockOSThread() } // main's is the first one, and no test gets it
+
+// aside runs the tests, and meanwhile on the first thread what they want there.
+func aside(m *testing.M) int {
+	code := make(chan int)
+	go func() { code <- m.Run() }()
+	for {
+		select {
+		case do := <-firstThread:
+			do()
+		case c := <-code:
+			return c
 		}
 	}
-	return false
 }
 
 // A host has a namespace of its own when it is handed out, although the first thread of
@@ -40,32 +35,29 @@ func TestHostBesideAVisit(t *testing.T) {
 	needNet(t)
 	a := newHost(t, "a", 1)
 	inside, leave, left := make(chan error), make(chan struct{}), make(chan error)
-	go func() {
-		visited := onFirstThread(func() {
-			own, err := netns.Get()
-			if err != nil {
-				inside <- err
-				return
-			}
-			defer own.Close()
-			there, err := netns.GetFromPid(a.hold.Process.Pid)
-			if err == nil {
-				defer there.Close()
-				err = netns.Set(there)
-			}
+	firstThread <- func() {
+		if unix.Gettid() != unix.Getpid() {
+			inside <- errors.New("this is another thread")
+			return
+		}
+		own, err := netns.Get()
+		if err != nil {
 			inside <- err
+			return
+		}
+		defer own.Close()
+		there, err := netns.GetFromPid(a.hold.Process.Pid)
+		if err == nil {
+			defer there.Close()
+			err = netns.Set(there)
+		}
+		inside <- err
+		if err == nil {
 			<-leave
 			left <- netns.Set(own)
-		})
-		if !visited {
-			close(inside)
 		}
-	}()
-	err, visiting := <-inside
-	must(t, err)
-	if !visiting {
-		t.Fatalf("the first thread is not among %d", manyThreads)
 	}
+	must(t, <-inside)
 	defer func() {
 		close(leave)
 		must(t, <-left)

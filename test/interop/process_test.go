@@ -228,7 +228,7 @@ const atOnce = "8"
 func TestMain(m *testing.M) {
 	flag.Parse()
 	flag.Set("test.parallel", atOnce)
-	code := m.Run()
+	code := aside(m)
 	if programDir != "" {
 		os.RemoveAll(programDir)
 	}

@@ -49,6 +49,7 @@ func (w *World) keptLoses(n *node) {
 func (w *World) keptMoment(n *node, m moment) {
 	switch m {
 	case momentSynced:
+		w.keptGone(w.peerOf(n))
 		w.kept.lost[n.id] = 0
 	case momentJoined:
 		w.kept.lost = [2]uint32{}
@@ -87,15 +88,20 @@ func (n *node) missing() string {
 	return ""
 }
 
-// keptTerm judges what a provider shows from now on: what src has. What was excused
-// there is gone for good.
+// keptTerm judges what a provider shows from now on: what src has.
 func (w *World) keptTerm(n, src *node) {
 	if lost := src.missing(); lost != "" {
 		w.violate("kept", "%s becomes primary: %s", n.name, lost)
 	}
+	w.keptGone(src)
+}
+
+// keptGone: what src has counts from now on, in a term or as the source of a sync. What
+// is excused there is gone for good.
+func (w *World) keptGone(src *node) {
 	l := &w.ledger
 	for s, must := range w.kept.must {
-		if must == 0 || s >= len(src.disk.cur) {
+		if must == 0 || s >= len(src.disk.cur) || l.writes[must].issue > w.kept.lost[src.id] {
 			continue
 		}
 		if _, ok := l.permitted(s, src.disk.cur[s], must); !ok {

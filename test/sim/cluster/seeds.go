@@ -28,6 +28,7 @@ var NamedSeeds = []struct {
 	{37034853, "who slept confirmed a lease, and committed in the same step a view that took what it is for (cluster/member TestPromiseBindsAtOnce)"},
 	{37049620, "a flush was answered for both, of what the lost primary had sent and lost (replicate TestFlushOfWhatWasWrittenAfterTheConnection)"},
 	{37036760, "the judge: the only node that knew of an era that a person began was wiped"},
+	{38000467, "the judge: what the source of a sync lost with its power the target cannot have"},
 	{36013654, "the judge: a person has the owner itself promote a replica that is not whole"},
 	{7082, "a flush without a lease kept a forced demotion from ending"},
 }
