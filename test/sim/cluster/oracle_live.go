@@ -275,8 +275,8 @@ func (w *World) helpPair(p *pair, v *view.View) {
 			p.Order(side, c, func(*replicate.Refusal) {})
 		}
 		switch {
-		case p.Strangers() && !owner && st.Role == metadata.Init:
-			p.Create(side)
+		case p.Strangers() && !owner && st.Role == metadata.Init && st.Disk != "failed":
+			p.Create(side) // else hastd has it open still
 		case p.Strangers() && !owner:
 			command(replicate.Command{Kind: replicate.CmdRole, Role: metadata.Init, Force: true})
 		case st.Disk == "failed" && owner && r.InSync.Has(p.hosts[1-side].id) && p.good(1-side):

@@ -29,6 +29,7 @@ var NamedSeeds = []struct {
 	{37049620, "a flush was answered for both, of what the lost primary had sent and lost (replicate TestFlushOfWhatWasWrittenAfterTheConnection)"},
 	{37036760, "the judge: the only node that knew of an era that a person began was wiped"},
 	{38000467, "the judge: what the source of a sync lost with its power the target cannot have"},
+	{39054371, "the judge: who makes a replica anew puts the resource to init first, also if it is and its disk failed"},
 	{36013654, "the judge: a person has the owner itself promote a replica that is not whole"},
 	{7082, "a flush without a lease kept a forced demotion from ending"},
 }
