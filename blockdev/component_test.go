@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -193,6 +194,21 @@ func TestComponentInUseByTheKernelIsRefused(t *testing.T) {
 	}
 }
 
+// btrfs mounts have a number that is no device's. tmpfs does, too, under any name.
+func TestMountWithANumberOfItsOwnIsFound(t *testing.T) {
+	dev, other := loopDevice(t, 16<<20, 512), loopDevice(t, 16<<20, 512)
+	dir := t.TempDir()
+	run(t, "mount", "-t", "tmpfs", dev, dir)
+	defer run(t, "umount", dir)
+	users, err := Holders(dev)
+	if err != nil || len(users) != 1 || users[0] != "the mount on "+dir {
+		t.Errorf("users %q, %v", users, err)
+	}
+	if users, err := Holders(other); err != nil || len(users) != 0 {
+		t.Errorf("of another device: %q, %v", users, err)
+	}
+}
+
 func TestComponentThatIsNone(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := OpenComponent(ComponentOptions{Path: filepath.Join(dir, "none")}); !errors.Is(err, fs.ErrNotExist) {
@@ -353,5 +369,24 @@ func TestComponentFlushFailureIsForGood(t *testing.T) {
 	}
 	if err := c.ReadAt(b, 0); err != nil {
 		t.Errorf("a read afterwards: %v", err)
+	}
+}
+
+// A lost write is told to one flush: another one ends only when it is known what that
+// one was told.
+func TestComponentFlushesOneAfterTheOther(t *testing.T) {
+	c := fileComponent(t, t.TempDir(), 1<<20, false)
+	c.flushing.Lock() // one is under way
+	second := make(chan error, 1)
+	go func() { second <- c.Flush() }()
+	select {
+	case err := <-second:
+		t.Fatalf("the second flush did not wait: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	c.failed.Store(&FailedError{Path: c.path, Err: unix.EIO})
+	c.flushing.Unlock()
+	if err := <-second; !errors.Is(err, unix.EIO) {
+		t.Errorf("after the first one failed: %v", err)
 	}
 }

@@ -92,7 +92,8 @@ type Provider interface {
 	Users() ([]string, error)
 	// Close stops serving and removes the path. Without force it refuses with an
 	// *InUseError while somebody holds the provider open. With force, clients are
-	// cut: their requests end in errors. It returns once no request of this
+	// cut: their requests end in errors; any other error than a refusal is of what could
+	// not be removed, and without force there is none. It returns once no request of this
 	// provider will reach the device any more.
 	Close(force bool) error
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -125,7 +126,8 @@ func deviceHolders(rdev uint64) []string {
 }
 
 // MountsOf lists where the block device of that number is mounted, in this
-// process's view.
+// process's view. A mount of btrfs has a number of its own, and names its (first)
+// device.
 func MountsOf(rdev uint64) []string {
 	want := fmt.Sprintf("%d:%d", unix.Major(rdev), unix.Minor(rdev))
 	f, err := os.Open("/proc/self/mountinfo")
@@ -137,11 +139,26 @@ func MountsOf(rdev uint64) []string {
 	for sc := bufio.NewScanner(f); sc.Scan(); {
 		// id parent major:minor root mountpoint …
 		fields := strings.Fields(sc.Text())
-		if len(fields) >= 5 && fields[2] == want {
+		if len(fields) >= 5 && (fields[2] == want || strings.HasPrefix(fields[2], "0:") && isDevice(mountSource(fields), rdev)) {
 			dirs = append(dirs, unescape(fields[4]))
 		}
 	}
 	return dirs
+}
+
+// mountSource is what a line of mountinfo names as mounted.
+func mountSource(fields []string) string {
+	if i := slices.Index(fields, "-"); i >= 0 && i+2 < len(fields) {
+		return unescape(fields[i+2])
+	}
+	return ""
+}
+
+// isDevice looks at nothing outside /dev: other filesystems may hang.
+func isDevice(path string, rdev uint64) bool {
+	var st unix.Stat_t
+	return strings.HasPrefix(path, "/dev/") && unix.Stat(path, &st) == nil &&
+		st.Mode&unix.S_IFMT == unix.S_IFBLK && uint64(st.Rdev) == rdev
 }
 
 // unescape undoes the octal escapes of /proc/*/mountinfo and /proc/swaps.

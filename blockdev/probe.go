@@ -17,7 +17,7 @@ import (
 type Found struct {
 	// What is its name as people know it: "ext4", "xfs", "btrfs", "swap", "LUKS",
 	// "LVM physical volume", "md raid member", "MBR partition table", "GPT
-	// partition table", "GPT backup header".
+	// partition table", "GPT backup header", "DRBD metadata", "ZFS", those of magics.
 	What string
 	// End is the first byte behind what it uses, or 0 when that is not known
 	// (then it must be taken to use everything).
@@ -44,7 +44,7 @@ type Probed struct {
 func (p Probed) Reaching(limit int64) []Found {
 	var in []Found
 	for _, f := range p.Found {
-		if f.End == 0 || f.End > limit {
+		if f.End > limit || f.End == 0 && p.Size > limit {
 			in = append(in, f)
 		}
 	}
@@ -117,7 +117,68 @@ func (a area) has(off int64, magic string) bool {
 	return string(a.at(off, int64(len(magic)))) == magic
 }
 
-var probes = []func(area) []Found{probeExt, probeXFS, probeBtrfs, probeSwap, probeLUKS, probeLVM, probeMD, probeTable}
+var probes = []func(area) []Found{probeExt, probeXFS, probeBtrfs, probeSwap, probeLUKS, probeLVM, probeMD, probeDRBD, probeZFS, probeMagics, probeTable}
+
+// magics are what is only told by its name: where it ends is not looked for, and nobody
+// wants a replica to begin over it unawares.
+var magics = []struct {
+	what  string
+	at    int64
+	magic string
+}{
+	{"NTFS", 3, "NTFS    "},
+	{"exFAT", 3, "EXFAT   "},
+	{"FAT", 54, "FAT12   "},
+	{"FAT", 54, "FAT16   "},
+	{"FAT", 82, "FAT32   "},
+	{"f2fs", 1024, "\x10\x20\xf5\xf2"},
+	{"bcachefs", 4096 + 24, "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef"},
+	{"bcache", 4096 + 24, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81"}, // older bcachefs, too
+	{"JFS", 32 << 10, "JFS1"},
+	{"reiserfs", 64<<10 + 52, "ReIsEr"},
+}
+
+func probeMagics(a area) []Found {
+	for _, m := range magics {
+		if a.has(m.at, m.magic) {
+			return []Found{{What: m.what}}
+		}
+	}
+	return nil
+}
+
+// bootSector says whether the first sector is a filesystem's: it bears the mark of a
+// partition table, and often zeroes where that would be.
+func bootSector(a area) bool {
+	for _, m := range magics {
+		if m.at < 512 && a.has(m.at, m.magic) {
+			return true
+		}
+	}
+	return false
+}
+
+// probeZFS looks for an uberblock, in either byte order, in the first label: half of it
+// is a ring of them. The labels at the end stay when a disk is put to another use.
+func probeZFS(a area) []Found {
+	for at := int64(128 << 10); at < 256<<10; at += 1 << 10 {
+		if a.has(at, "\x0c\xb1\xba\x00\x00\x00\x00\x00") || a.has(at, "\x00\x00\x00\x00\x00\xba\xb1\x0c") {
+			return []Found{{What: "ZFS"}}
+		}
+	}
+	return nil
+}
+
+// probeDRBD finds internal metadata of DRBD 8 and 9, whose superblock is the last page.
+func probeDRBD(a area) []Found {
+	at := a.size&^4095 - 4096
+	for _, magic := range []string{"\x83\x74\x02\x6b", "\x83\x74\x02\x6c", "\x83\x74\x02\x6d"} {
+		if at > 0 && a.has(at+60, magic) {
+			return []Found{{What: "DRBD metadata", Start: at, End: a.size}}
+		}
+	}
+	return nil
+}
 
 // span makes an end of a count and a unit read from the disk, 0 (unknown) when
 // they make no sense.
@@ -253,7 +314,7 @@ func probeTable(a area) []Found {
 			break
 		}
 	}
-	if mbr := a.at(0, 512); !gpt && mbr != nil && mbr[510] == 0x55 && mbr[511] == 0xaa {
+	if mbr := a.at(0, 512); !gpt && mbr != nil && !bootSector(a) && mbr[510] == 0x55 && mbr[511] == 0xaa {
 		if end, ok := mbrEnd(mbr, a.sector); ok {
 			found = append(found, Found{What: "MBR partition table", End: end})
 		}

@@ -125,6 +125,28 @@ func TestProbeSignatures(t *testing.T) {
 	expect(t, write(size, 4096, "\xfc\x4e\x2b\xa9\x01\x00\x00\x00"), Found{What: "md raid member"})
 	expect(t, write(size, size-8192, "\xfc\x4e\x2b\xa9\x01\x00\x00\x00"), Found{What: "md raid member", Start: size - 8192, End: size})
 	expect(t, write(size, size-64<<10, "\xfc\x4e\x2b\xa9"), Found{What: "md raid member", Start: size - 64<<10, End: size})
+	expect(t, write(size, size-4096+60, "\x83\x74\x02\x6d"), Found{What: "DRBD metadata", Start: size - 4096, End: size})
+	expect(t, write(size+4096, size+60, "\x83\x74\x02\x6b"), Found{What: "DRBD metadata", Start: size, End: size + 4096})
+	expect(t, write(size, 128<<10+7<<10, "\x0c\xb1\xba\x00\x00\x00\x00\x00"), Found{What: "ZFS"})
+	expect(t, write(size, 4096+24, "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef"), Found{What: "bcachefs"})
+	expect(t, write(size, 1024, "\x10\x20\xf5\xf2"), Found{What: "f2fs"})
+	expect(t, write(size, 32<<10, "JFS1"), Found{What: "JFS"})
+	expect(t, write(size, 64<<10+52, "ReIsEr2Fs"), Found{What: "reiserfs"})
+	if p := probe(t, write(size, 32<<10, "JFS1")); len(p.Reaching(size-4096)) != 1 || len(p.Reaching(size)) != 0 {
+		t.Error("what may use everything does not reach up to the end, or beyond it")
+	}
+	// A boot sector looks like a partition table that has no partition.
+	boot := func(at int, name string) string {
+		b := make([]byte, 512)
+		copy(b[at:], name)
+		b[510], b[511] = 0x55, 0xaa
+		return string(b)
+	}
+	expect(t, write(size, 0, boot(3, "NTFS    ")), Found{What: "NTFS"})
+	expect(t, write(size, 0, boot(3, "EXFAT   ")), Found{What: "exFAT"})
+	expect(t, write(size, 0, boot(54, "FAT16   ")), Found{What: "FAT"})
+	expect(t, write(size, 0, boot(82, "FAT32   ")), Found{What: "FAT"})
+	expect(t, write(size, 0, boot(0, "")), Found{What: "MBR partition table", End: 512})
 }
 
 // FuzzProbe: whatever stands on a device of whatever size, what is recognised lies on

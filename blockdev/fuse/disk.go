@@ -3,6 +3,7 @@ package fuse
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
@@ -27,6 +28,7 @@ type disk struct {
 	dev                  blockdev.Device
 	info                 blockdev.DeviceInfo
 	server               *server
+	attacher             atomic.Uint32 // the thread that sets up the loop device; 0: none
 
 	gate sync.RWMutex // held for reading while submitting
 	down bool

@@ -3,8 +3,8 @@
 //
 // The runner of a resource calls Serve when it becomes primary and Close when it
 // stops being; the daemon calls Cleanup once at its start. The package never
-// answers a request by itself: what the device below says is what applications
-// get, and no failed flush or write is ever reported as done. It never waits for a
+// answers an application's request by itself: what the device below says is what
+// applications get, and no failed flush or write is ever reported as done. It never waits for a
 // process that holds the device: every step of closing is bounded in time.
 //
 // In the run directory each provider has a folder:
@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -177,6 +178,10 @@ func (p *Provider) attach(mnt string, info blockdev.DeviceInfo) error {
 		return err
 	}
 	p.conn = conn
+	runtime.LockOSThread() // the kernel says which thread asks
+	defer runtime.UnlockOSThread()
+	p.fs.attacher.Store(uint32(unix.Gettid()))
+	defer p.fs.attacher.Store(0)
 	if p.loop, err = attachLoop(filepath.Join(mnt, fileName), info.SectorSize); err != nil {
 		return err
 	}
@@ -211,7 +216,13 @@ func (p *Provider) Close(force bool) error {
 		}
 	}
 	p.closed = true
-	return p.tearDown()
+	err := p.tearDown()
+	if err != nil && !force {
+		// An error would say that it goes on serving.
+		p.log.Warn("closing the provider left something behind", "path", p.path, "error", err)
+		return nil
+	}
+	return err
 }
 
 // settle makes sure that nobody uses the device and that all written to it has
@@ -229,24 +240,47 @@ func (p *Provider) settle() error {
 			return &blockdev.InUseError{Path: p.path, Users: users}
 		}
 	}
-	// The last user's close wrote the page cache back; a device nobody holds
-	// has nothing left. The claim proves it, and syncs should that be wrong.
-	err := bounded("sync "+p.loop, func() error {
-		fd, err := unix.Open(p.loop, unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return err
+	// A process that was killed is no user any more while its close still waits for
+	// what it wrote. Not one of our threads may wait in the kernel for that: while it
+	// is held, this process could not be killed.
+	for limit := time.Now().Add(stepLimit); p.unanswered(); time.Sleep(usersSettle / 10) {
+		if time.Now().After(limit) {
+			return fmt.Errorf("close %s: nobody has it open, but what was asked of it is not answered: requests are held (hastctl status tells why), or the disks hang", p.path)
 		}
-		defer unix.Close(fd)
-		return unix.Fsync(fd)
-	})
+	}
+	// The last user's close wrote the page cache back; a device nobody holds
+	// has nothing left. The claim proves it, and writes should that be wrong.
+	err := bounded("sync "+p.loop, func() error { return writeBack(p.loop) })
 	if errors.Is(err, unix.EBUSY) {
 		users, _ := p.Users()
 		return &blockdev.InUseError{Path: p.path, Users: users}
 	}
 	if err != nil {
-		return fmt.Errorf("close %s: what applications wrote could not be made durable: %w", p.path, err)
+		return fmt.Errorf("close %s: what applications wrote did not reach it: %w", p.path, err)
 	}
 	return nil
+}
+
+// unanswered says whether the device has requests of ours.
+func (p *Provider) unanswered() bool {
+	select {
+	case <-p.served:
+		return false
+	default:
+		return len(p.fs.server.idle) < maxCalls
+	}
+}
+
+// writeBack claims the loop device and waits until what is in its page cache has been
+// written to our file. It asks for no flush: who steps down flushes both replicas
+// itself, and a flush that is held would hold our thread in the kernel.
+func writeBack(loop string) error {
+	fd, err := unix.Open(loop, unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE_AND_WAIT)
 }
 
 // tearDown removes everything, whoever holds it. It goes on after an error, and

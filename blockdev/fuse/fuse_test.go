@@ -341,6 +341,118 @@ func TestFUSEClosedByForceLetsAHungProcessGo(t *testing.T) {
 	nothingLeft(t, dir)
 }
 
+// soon fails, and lets the device answer all, if something hangs in the kernel.
+func soon(t *testing.T, m *memory, what string, f func() error) error {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- f() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(3 * stepLimit):
+		t.Errorf("%s hangs while flushes are held", what)
+		m.release()
+		return <-ended
+	}
+}
+
+// A device that holds its flushes (I/O is suspended) keeps nobody of this process in the
+// kernel, where it could not be killed.
+func TestFUSEComesAndGoesWhileFlushesAreHeld(t *testing.T) {
+	need(t)
+	m := newMemory(t, "data", 8<<20, 512)
+	m.hold = func(_ int, r *blockdev.Request) bool { return r.Op == blockdev.OpFlush }
+	dir := t.TempDir()
+	var p *Provider
+	err := soon(t, m, "Serve", func() (err error) {
+		p, err = Serve(Options{Device: m, Dir: filepath.Join(dir, "run"), Path: filepath.Join(dir, "dev", "data"), Log: slog.New(slog.DiscardHandler)})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Close(true) }()
+	// The exception is Serve's own: what others ask reaches the device.
+	before := m.count(blockdev.OpFlush)
+	run(t, "dd", "if=/dev/zero", "of="+p.Path(), "bs=64k", "count=16", "conv=notrunc", "status=none")
+	m.set(func() { m.hold = nil })
+	run(t, "dd", "if=/dev/zero", "of="+p.Path(), "bs=64k", "count=1", "conv=notrunc,fsync", "status=none")
+	if n := m.count(blockdev.OpFlush); n != before+1 {
+		t.Errorf("%d flushes reached the device for one fsync", n-before)
+	}
+	m.set(func() {
+		m.hold = func(_ int, r *blockdev.Request) bool { return r.Op == blockdev.OpFlush }
+	})
+	if err := soon(t, m, "Close", func() error { return p.Close(false) }); err != nil {
+		t.Error(err)
+	}
+	nothingLeft(t, dir)
+}
+
+// What a killed process wrote waits for the device, and so does no thread of ours.
+func TestFUSERefusesToCloseOverHeldWrites(t *testing.T) {
+	need(t, "dd")
+	m := newMemory(t, "data", 8<<20, 512)
+	p, _ := serve(t, m)
+	m.set(func() {
+		m.data[0] = 1
+		m.hold = func(_ int, r *blockdev.Request) bool { return r.Op == blockdev.OpWrite }
+	})
+	cmd := exec.Command("dd", "if=/dev/zero", "of="+p.Path(), "bs=64k", "count=4", "conv=notrunc")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for op := range m.seen {
+		if op == blockdev.OpWrite {
+			break // its close writes the page cache back
+		}
+	}
+	var inUse *blockdev.InUseError
+	if err := p.Close(false); err == nil || errors.As(err, &inUse) || errors.Is(err, unix.ETIMEDOUT) {
+		t.Errorf("closing over writes that are held: %v", err)
+	}
+	m.release()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if err := p.Close(false); err != nil {
+		t.Error(err)
+	}
+	m.set(func() {
+		if m.data[0] != 0 {
+			t.Error("what dd wrote did not arrive")
+		}
+	})
+}
+
+// What stands in the loop device's page cache is on the device when writeBack returns.
+func TestFUSEWritesThePageCacheBack(t *testing.T) {
+	need(t)
+	m := newMemory(t, "data", 8<<20, 512)
+	p, _ := serve(t, m)
+	f, err := os.OpenFile(p.Path(), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	want := bytes.Repeat([]byte("dirty"), 100_000)
+	if _, err := f.WriteAt(want, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	flushes := m.count(blockdev.OpFlush)
+	if err := writeBack(p.loop); err != nil {
+		t.Fatal(err)
+	}
+	m.set(func() {
+		if !bytes.Equal(m.data[1<<20:][:len(want)], want) {
+			t.Error("what was written has not arrived")
+		}
+	})
+	if m.count(blockdev.OpFlush) != flushes {
+		t.Error("it asked for a flush")
+	}
+}
+
 func TestFUSEKilledDaemonIsCleanedUp(t *testing.T) {
 	need(t, "mkfs.ext4", "mount")
 	for _, mounted := range []bool{false, true} {
@@ -424,6 +536,27 @@ func TestFUSEKilledDaemonIsCleanedUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What cannot be removed does not make a provider that is gone look as if it served.
+func TestFUSEIsClosedAlthoughSomethingIsLeft(t *testing.T) {
+	need(t)
+	m := newMemory(t, "data", 8<<20, 512)
+	p, dir := serve(t, m)
+	stray := filepath.Join(dir, "run", "data", "note")
+	if err := os.WriteFile(stray, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Close(false); err != nil {
+		t.Errorf("closed with %v", err)
+	}
+	if err := os.Remove(stray); err != nil {
+		t.Fatal(err)
+	}
+	if err := removeDir(filepath.Dir(stray)); err != nil {
+		t.Fatal(err)
+	}
+	nothingLeft(t, dir)
 }
 
 func TestFUSERefusesAPathThatIsAFile(t *testing.T) {

@@ -145,6 +145,13 @@ func (s *server) take(in, answer []byte) {
 			return
 		}
 	case opFsync:
+		if t := s.disk.attacher.Load(); t != 0 && h.Pid == t {
+			// The kernel asks for it while it takes the file, through which nothing
+			// was written yet, for a loop device. If the device held it, this
+			// process could not be killed: the thread waits in it for ourselves.
+			s.refuse(h.Unique, gofuse.OK)
+			return
+		}
 		s.submit(h, blockdev.Request{Op: blockdev.OpFlush})
 		return
 	case opFallocate:

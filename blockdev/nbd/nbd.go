@@ -301,6 +301,11 @@ func (p *Provider) Close(force bool) error {
 	case <-ended:
 	case <-time.After(p.opts.closeGrace):
 	}
+	if err != nil && !force {
+		// An error would say that it goes on serving.
+		p.log.Error("close", "closing left something behind", "path", p.path, "error", err)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("nbd server %s: %w", p.path, err)
 	}

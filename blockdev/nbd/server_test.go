@@ -356,3 +356,12 @@ func TestGoodbyeIsNoUserAnyMore(t *testing.T) {
 		})
 	}
 }
+
+// What goes wrong when nothing is served any more is no refusal to close.
+func TestClosedIsClosedWhateverIsLeft(t *testing.T) {
+	p := serveTest(t, newMemDevice(t, 1<<20, 512, 64<<20))
+	p.ln.Close() // closing it again is an error
+	if err := p.Close(false); err != nil {
+		t.Errorf("closed with %v", err)
+	}
+}
