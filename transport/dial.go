@@ -224,11 +224,7 @@ func (d *Dialer) round(ctx context.Context) *Session {
 		if ctx.Err() != nil {
 			return nil
 		}
-		d.failed(i, err)
-		var no *Refused
-		if errors.As(err, &no) {
-			return nil // the node has spoken: it would say the same elsewhere
-		}
+		d.failed(i, err) // a refusal, too, may be another node's, or nobody's: try the rest
 	}
 	return nil
 }

@@ -190,3 +190,46 @@ func TestOptionsRefused(t *testing.T) {
 		}
 	}
 }
+
+// Whoever answers on one path, another node or a stranger, does not keep the dialer off
+// the others: a refusal proves nothing.
+func TestDialerGoesOnAfterARefusal(t *testing.T) {
+	got := make(chan *Session, 4)
+	var addrs []string
+	for _, node := range []string{"charlie", "bravo"} {
+		ep := &Endpoint{Options: options(node), Session: func(s *Session) { got <- s }}
+		l, err := Listen(ListenerOptions{
+			Cluster: "c", Node: node, Addresses: []string{"127.0.0.1:0"},
+			Lookup: func(string, string) (*Endpoint, error) { return ep, nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(l.Close)
+		addrs = append(addrs, l.Addrs()[0].String())
+	}
+	var refused *Refused
+	d, err := NewDialer(DialerOptions{
+		Options: options("alpha"), Paths: []Path{{"", addrs[0]}, {"", addrs[1]}},
+		Failed: func(path int, err error) {
+			if path != 0 || !errors.As(err, &refused) {
+				t.Errorf("path %d failed with %v", path, err)
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	s, err := d.Dial(ctx)
+	if err != nil {
+		t.Fatalf("no session over the path to bravo: %v", err)
+	}
+	if path := s.Hello().Path; path != 1 || refused == nil || refused.Code != CodeNode {
+		t.Errorf("path %d after %v", path, refused)
+	}
+	q := <-got
+	q.end(nil)
+	serve(s, newSink()).wait(t)
+}
