@@ -18,7 +18,8 @@ import (
 //	           Flow →
 //
 // From sending its Facts until Flow or the end of the attempt the primary neither
-// raises nor acknowledges. Without a primary nothing is copied; the one behind
+// raises nor acknowledges; when the roles changed on a session that is up, from the
+// beginning. Without a primary nothing is copied; the one behind
 // notes durably that it is outdated.
 
 // phase is how far a session is.
@@ -223,7 +224,7 @@ func (m *Machine) prepare() {
 	var commit uint64
 	if v.Full && m.disk == diskOpen {
 		m.st.Dirty.Fill()
-		commit = m.st.PersistAll()
+		commit = m.st.PersistChanged() // what an attempt before made durable stays so
 	}
 	m.begin.Dirty, m.begin.Bytes = m.st.Dirty.Count() > 0, m.st.Dirty.Count()*metadata.BlockSize
 	m.afterCommit(commit, func() {
@@ -298,7 +299,7 @@ func (m *Machine) onBegin(msg *Msg) {
 		}
 		if ev.Err != OK {
 			m.counters.ErrLocal[2]++
-			m.diskFailed("a flush failed")
+			m.diskFailed(because("a flush failed", ev.Text))
 			return
 		}
 		if m.session != session || m.conn != conn {
@@ -337,16 +338,20 @@ func (m *Machine) generation() metadata.Generation {
 	return metadata.Generation{ID: metadata.ID(m.cfg.Random()), Time: m.cfg.Wall(m.now), Node: m.cfg.NodeID}
 }
 
+// mapGap is how many empty words of the map cost less than a message of their own.
+const mapGap = 64
+
 // sendMap tells the primary which blocks may differ, in stretches that have any.
 func (m *Machine) sendMap() {
 	d := m.st.Dirty
 	for i := d.NextWord(0); i >= 0; {
 		part := &MapPart{First: i}
-		for ; i < d.Words() && len(part.Bits) < 8*MaxMapPart && d.Word(i) != 0; i++ {
-			part.Bits = binary.LittleEndian.AppendUint64(part.Bits, d.Word(i))
+		for end := i; i >= 0 && i-end <= mapGap && i < part.First+MaxMapPart; i = d.NextWord(i + 1) {
+			for ; end <= i; end++ {
+				part.Bits = binary.LittleEndian.AppendUint64(part.Bits, d.Word(end))
+			}
 		}
 		m.send(Msg{Kind: MsgMap, Control: part})
-		i = d.NextWord(i)
 	}
 }
 

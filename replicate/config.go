@@ -46,7 +46,7 @@ type Config struct {
 // Named limits of a machine.
 const (
 	// AgreementTimeout bounds an agreement with the peer: the primary acknowledges
-	// nothing alone from sending its facts until it ends.
+	// nothing alone from sending its facts until it ends, or from a change of roles.
 	AgreementTimeout = 5 * Second
 	// ProbeTime is how long a promotion waits for word of a silent peer.
 	ProbeTime = 1 * Second

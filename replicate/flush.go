@@ -79,7 +79,7 @@ func (m *Machine) roundFlushed(ev *Event) {
 	}
 	if ev.Err != OK {
 		m.counters.ErrLocal[2]++
-		m.diskFailed("a flush failed") // which begins the round again without the disk
+		m.diskFailed(because("a flush failed", ev.Text)) // which begins the round again without the disk
 		return
 	}
 	r.local = false

@@ -282,6 +282,23 @@ func TestOwnerNeedNotAskThePeer(t *testing.T) {
 	}
 }
 
+// A view knows nodes, not replicas: one that was created anew is not what it calls good.
+func TestOwnerWithANewReplicaAsksThePeer(t *testing.T) {
+	for _, force := range []bool{false, true} {
+		s := newScript(t, scriptSuper(neu), func(c *Config) { c.NeedLease = true })
+		s.secondary(false)
+		alone := s.owner(1)
+		alone.Peer, alone.Hold = 0, false
+		s.granted(alone)
+		s.order(Command{Kind: CmdRole, Role: metadata.Primary, Force: force})
+		s.tick(ProbeTime)
+		s.settle()
+		if is := s.m.role == metadata.Primary; is != force {
+			t.Errorf("force %v: promoted %v", force, is)
+		}
+	}
+}
+
 // What a view gave may be taken while a promotion waits, or writes its superblock: the
 // node does not become primary of what another one owns.
 func TestPromotionEndsWithTheGrant(t *testing.T) {

@@ -17,7 +17,10 @@ func (m *Machine) link() {
 	m.unclean = false
 	m.peer.Localcnt = m.peerLocalcnt()
 	m.peerDisk = m.judgePeerDisk()
-	m.counters.Reconnects++
+	if m.linkedOn != 0 && m.linkedOn != m.session {
+		m.counters.Reconnects++
+	}
+	m.linkedOn = m.session
 	m.spilled = false
 	m.keeper = m.role != metadata.Primary && m.peer.Role == metadata.Primary && m.peer.Diskless
 	m.report(Report{Kind: ReportConnected, Reason: m.verdict.String()})
@@ -139,7 +142,7 @@ func (m *Machine) linkLost(reason string) {
 	if was == linked {
 		m.report(Report{Kind: ReportDisconnected, Reason: reason})
 	}
-	if m.word == connected || m.word == standalone {
+	if m.word == connected || m.word == standalone || m.word == connecting && (was == greeting || was == agreeing) {
 		m.word = connecting
 		m.wordReason = reason
 	}
@@ -250,7 +253,7 @@ func (m *Machine) raise() {
 // mayAnswerAlone says whether something may be acknowledged that the peer does not
 // back, and starts the raise that it needs.
 func (m *Machine) mayAnswerAlone() bool {
-	if m.suspended != "" || m.phase == agreeing || m.phase == linked || m.asking() || !m.sound() || m.tooLateAlone() {
+	if m.suspended != "" || m.phase == agreeing || m.phase == linked || m.renewing() || m.asking() || !m.sound() || m.tooLateAlone() {
 		return false
 	}
 	if !m.marks().Has(metadata.Raised) {
@@ -262,6 +265,10 @@ func (m *Machine) mayAnswerAlone() bool {
 	m.alone = true
 	return true
 }
+
+// renewing: the roles changed on a session that is up, and its next agreement begins in a
+// moment. As in one, nothing goes on alone: the pair has not parted.
+func (m *Machine) renewing() bool { return m.phase == greeting && m.conn > 1 }
 
 // suspension decides whether application requests are held, and why.
 func (m *Machine) suspension() {

@@ -31,6 +31,7 @@ type Machine struct {
 	// Component.
 	disk     diskState
 	diskText string // why it is not open
+	ioText   string // of the operation that failed last
 	st       *metadata.Store
 	instance metadata.ID
 	commitOp OpID
@@ -61,7 +62,8 @@ type Machine struct {
 	wordReason  string
 	wordHint    string
 	session     SessionID
-	conn        uint32 // number of the agreement within the session
+	linkedOn    SessionID // the newest session on which data flowed
+	conn        uint32    // number of the agreement within the session
 	phase       phase
 	step        step
 	deadline    Instant // of the agreement
@@ -103,6 +105,7 @@ type Machine struct {
 	taking       bool   // the peer is taking over the record
 	badDisk      bool   // this disk failed while the peer's replica was good
 	marked       bool   // … and that is recorded
+	unmarked     bool   // … or cannot be
 	seq          uint64
 	bySeq        map[uint64]*req
 	round        round

@@ -313,6 +313,58 @@ func TestTranscriptTakeover(t *testing.T) {
 	s.compare("takeover")
 }
 
+// If nothing can record that this replica is bad its requests fail, and it can step down
+// for the peer that has everything.
+func TestStepDownAlthoughNothingRecordsTheBadReplica(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() {
+		s.write(1, 0, block)
+		s.settle()
+		s.write(2, 8*block, block)
+		s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq}})
+		s.fails("disk write", "no space left on device")
+		s.sent = nil
+		s.says(Msg{Kind: MsgTookOver, Control: &TakeOver{Localcnt: 1, Lineage: history(1, 2)}})
+		for len(s.open) > 0 {
+			s.fails(s.open[0].label, "I/O error")
+		}
+	})
+	if err, ok := s.replies[2]; !ok || err == OK {
+		t.Fatalf("replies %v", s.replies)
+	}
+	if text := s.m.diskText; !strings.HasSuffix(text, ": no space left on device") {
+		t.Errorf("the disk failed because %q", text)
+	}
+	s.silently(func() {
+		s.order(Command{Kind: CmdRole, Role: metadata.Secondary})
+		for range 5 {
+			s.tick(10 * Second)
+			s.settle()
+		}
+	})
+	if s.m.role == metadata.Primary || s.m.job != nil {
+		t.Errorf("role %v, order under way: %v", s.m.role, s.m.job != nil)
+	}
+}
+
+// That nothing could record a bad replica once says nothing of the next takeover: a
+// demotion waits for that.
+func TestNextTakeoverIsWaitedFor(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.m.unmarked = true // of an earlier disk
+	s.silently(func() {
+		s.write(1, 0, block)
+		for s.m.disk == diskOpen {
+			s.fails(s.open[0].label, "I/O error")
+		}
+	})
+	if !s.m.taking || s.m.unmarked {
+		t.Errorf("taking %v, unmarked %v", s.m.taking, s.m.unmarked)
+	}
+}
+
 func TestTranscriptTakeoverWithoutPeer(t *testing.T) {
 	s := newScript(t, scriptSuper())
 	s.primary()

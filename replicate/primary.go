@@ -75,6 +75,14 @@ func (m *Machine) readable(r *req) part {
 	return none
 }
 
+// readsHere says whether any block would be read from this replica, so that its holes
+// may be told without a read. What would be the first read alone must be one: the
+// facts say that there was none.
+func (m *Machine) readsHere() bool {
+	return m.role == metadata.Primary && m.sound() && !m.failing && (m.phase == linked || m.alone) &&
+		m.readable(&req{length: metadata.BlockSize}) == done
+}
+
 func (m *Machine) issueRead(r *req) {
 	if m.readable(r) == asked {
 		m.ask(r, Msg{Kind: MsgRead, Off: r.off, Len: uint32(r.length)})
@@ -132,7 +140,7 @@ func (m *Machine) repaired(r *req) {
 	m.release(r.buf)
 	if r.local == failed {
 		m.free(r)
-		m.diskFailed("a block that could not be read could not be written back either")
+		m.diskFailed(because("a block that could not be read could not be written back either", m.ioText))
 		return
 	}
 	m.counters.Repairs++
@@ -184,7 +192,7 @@ func (m *Machine) sendWrite(r *req) {
 func (m *Machine) wroteLocally(r *req) {
 	if r.local == failed {
 		m.counters.ErrLocal[1]++
-		m.diskFailed(fmt.Sprintf("%d bytes at %d could not be written", r.length, r.off))
+		m.diskFailed(because(fmt.Sprintf("%d bytes at %d could not be written", r.length, r.off), m.ioText))
 		return // which looks at every request
 	}
 	if r.state == rAnswered {

@@ -36,10 +36,15 @@ func (m *Machine) diskWord() string {
 		return "diskless"
 	case m.marks().Has(metadata.Inconsistent):
 		return "inconsistent"
-	case m.marks().Has(metadata.Outdated):
+	case m.marks().Has(metadata.Outdated), m.toBeFilled():
 		return "outdated"
 	}
 	return "uptodate"
+}
+
+// toBeFilled: this replica is new, and its peer has data that it gets once a node is primary.
+func (m *Machine) toBeFilled() bool {
+	return m.phase == linked && m.role == metadata.Secondary && m.st.Super().Resuid == 0 && m.peer.Resuid != 0
 }
 
 func (m *Machine) statusWord() string {
@@ -77,6 +82,8 @@ func (m *Machine) reason(status string) string {
 		return "what differs is being copied " + map[direction]string{toPeer: "to ", fromPeer: "from "}[m.syncSide()] + peer
 	case m.phase == linked && m.peerDisk != "uptodate":
 		return "the replica of " + peer + " is " + m.peerDisk
+	case m.phase == linked && m.toBeFilled():
+		return "this replica is new: it is filled once " + peer + " is primary"
 	case m.phase == linked:
 		return "this replica is " + m.diskWord()
 	case m.marks().Has(metadata.AdminDisconnected):
@@ -112,6 +119,7 @@ func (m *Machine) Status(now Instant) Status {
 	if m.st == nil {
 		return s
 	}
+	s.Reads = m.readsHere()
 	sb := m.st.Super()
 	s.Resuid, s.Localcnt, s.Remotecnt, s.Epoch, s.Marks = sb.Resuid, sb.Localcnt, sb.Remotecnt, sb.Epoch, sb.Marks
 	s.Size = sb.Bytes()

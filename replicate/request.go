@@ -326,6 +326,7 @@ func (m *Machine) makeRoom() {
 	}
 	if _, ok := m.st.Spill(max(1, m.st.Log.Capacity()/4)); ok {
 		m.spilled = true
+		m.unbacked = m.unbacked || m.role != metadata.Primary // the log's marks went with the extents
 	}
 }
 
@@ -393,6 +394,7 @@ func (m *Machine) reqDone(ev *Event) {
 	r.local = done
 	if ev.Err != OK {
 		r.local = failed
+		m.ioText = ev.Text
 	}
 	switch r.kind {
 	case kRead:

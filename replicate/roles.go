@@ -44,6 +44,7 @@ func (m *Machine) onCommand(c *Command) {
 	switch c.Kind {
 	case CmdReplaceConfig:
 		m.cfg.Live = *c.Config
+		m.sync.budget = max(m.sync.budget, 0) // what moved without this cap is not owed to it
 		m.finish(c, nil)
 		return
 	case CmdResume:
@@ -142,7 +143,7 @@ func (m *Machine) steppingDown() bool { return m.job != nil && m.job.leaving }
 // idle says whether no application request and no sync is under way.
 func (m *Machine) idle() bool {
 	return len(m.queue) == 0 && len(m.active) == 0 && len(m.bySeq) == 0 && len(m.flushQueue) == 0 &&
-		!m.round.running && m.sync.ops == 0 && !m.sync.ending() && m.phase != agreeing && m.phase != greeting && !m.taking
+		!m.round.running && m.sync.ops == 0 && !m.sync.ending() && m.phase != agreeing && m.phase != greeting && (!m.taking || m.unmarked)
 }
 
 // durably changes the superblock for the order and goes on when that is durable.
@@ -335,7 +336,7 @@ func (m *Machine) promotionRefusal(force bool) *Refusal {
 		return refuse(fmt.Sprintf("this replica is %s and %s is not connected", sb.Marks&marked, peer), "bring "+peer+" back, or "+forceHint)
 	case force:
 		return nil
-	case m.leased():
+	case m.leased() && sb.Resuid != 0:
 		return nil // by the view this replica has everything: the peer need not be asked
 	case m.word == wordSplit:
 		return refuse("split-brain: "+m.wordReason, m.wordHint)
@@ -447,7 +448,7 @@ func (m *Machine) demote(to metadata.Role) {
 	m.fly(Effect{Kind: EffProviderStop, Force: m.job.command.Force}, func(ev *Event) {
 		if ev.Err != OK {
 			m.provider = providerUp
-			m.done(&Refusal{RefusedBusy, ev.Text, "stop what uses it, or cut it with hastctl role --force"})
+			m.done(&Refusal{RefusedBusy, ev.Text, "stop what uses it, or cut it with hastctl role " + to.String() + " --force " + m.cfg.Resource})
 			m.thaw() // what was held in case it steps down
 			return
 		}
@@ -624,7 +625,7 @@ func (m *Machine) onResume(c *Command) {
 	}
 	if !m.sound() {
 		m.finish(c, &Refusal{RefusedPolicy, "this node has no good replica to go on with alone (" + m.suspended + ")",
-			"bring " + m.cfg.Peer + " back, or let what waits fail with hastctl resume --error"})
+			"bring " + m.cfg.Peer + " back, or let what waits fail with hastctl resume --error " + m.cfg.Resource})
 		return
 	}
 	m.resumed = true

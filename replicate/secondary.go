@@ -102,7 +102,7 @@ func (m *Machine) applied(r *req, ev *Event) {
 		if !ok {
 			m.counters.ErrLocal[1]++
 			m.endApply(r)
-			m.diskFailed("a write or flush of the primary could not be carried out")
+			m.diskFailed(because("a write or flush of the primary could not be carried out", ev.Text))
 			return
 		}
 	}

@@ -7,6 +7,7 @@ type Status struct {
 	Role       metadata.Role
 	Status     string // init complete degraded syncing split-brain failed
 	Connection string // standalone connecting connected split-brain refused
+	Reads      bool   // a primary that answers reads from its own replica
 	Disk       string // diskless failed inconsistent outdated uptodate
 	PeerRole   string // init primary secondary unknown
 	PeerDisk   string // as Disk, or unknown

@@ -45,3 +45,53 @@ func TestSuspendedByOrder(t *testing.T) {
 		}
 	}
 }
+
+// Status.Reads is true only while a read would be answered, from this replica.
+func TestReadsAreToldOfOnlyWhileTheyAreAnswered(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	want := func(what string, reads bool) {
+		t.Helper()
+		if got := s.m.Status(s.now).Reads; got != reads {
+			t.Errorf("%s: reads %v", what, got)
+		}
+	}
+	want("before it is opened", false)
+	s.primary()
+	want("connected", true)
+	s.order(Command{Kind: CmdSuspend})
+	want("ordered to hold", false)
+	s.order(Command{Kind: CmdResume})
+	want("resumed", true)
+	s.loses("connection reset")
+	want("nothing was read alone yet", false)
+	s.request(ReqRead, 1, 0, block)
+	s.settle()
+	if !s.drain(1) {
+		t.Fatal("a read waits")
+	}
+	want("it reads alone", true)
+	s.m.overtaken = true
+	s.tick(Second)
+	want("the peer is primary and has newer data", false)
+	s.order(Command{Kind: CmdResume, WithError: true})
+	want("reads fail", false)
+	s.role(metadata.Secondary)
+	s.settle()
+	want("a secondary", false)
+
+	s = leader(t)
+	want("with a lease", true)
+	s.tick(lease)
+	want("the lease ran out", false)
+
+	s = newScript(t, scriptSuper())
+	s.primary()
+	s.tick(StoodStill + Second)
+	s.loses("connection reset")
+	if !s.m.asking() {
+		t.Fatal("the peer is not asked")
+	}
+	want("the peer is asked first", false)
+	s.step(Event{Kind: EvDiskFailed, Text: "it burns"})
+	want("without a disk", false)
+}

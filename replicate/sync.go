@@ -171,7 +171,8 @@ func (m *Machine) steerSync() {
 	s.steered = m.now
 	// Never more than a second's worth: a node that stood still for minutes has no
 	// more to give than another, and the product must not overflow.
-	s.budget = min(s.budget+m.cfg.MaxRate/1000*int64(min(passed, Second)/Millisecond), m.cfg.MaxRate)
+	ms := int64(min(passed, Second) / Millisecond)
+	s.budget = min(s.budget+m.cfg.MaxRate/1000*ms+m.cfg.MaxRate%1000*ms/1000, m.cfg.MaxRate)
 	busy := m.now-m.lastReq < Second
 	switch {
 	case busy && m.cfg.LatencyTarget > 0 && m.latency > m.cfg.LatencyTarget:
@@ -214,7 +215,7 @@ func (m *Machine) syncRead(r *req, ev *Event) {
 			m.counters.ErrLocal[1]++
 			m.endOp(r)
 			m.sync.ops--
-			m.diskFailed("a copied block could not be written")
+			m.diskFailed(because("a copied block could not be written", ev.Text))
 			return
 		}
 		m.synced(r, r.mask)
@@ -449,7 +450,7 @@ func (m *Machine) syncDone() {
 		m.peerOnly, m.peerOnlyOld = false, false // this node has a copy of everything now
 	}
 	m.peer.Marks &^= metadata.Inconsistent | metadata.Outdated | metadata.Raised | metadata.Forced
-	m.unbacked, m.alone = false, false
+	m.unbacked, m.alone = m.st.Dirty.Count() > 0, false // of what a secondary wrote past its log
 	m.report(Report{Kind: ReportSyncDone, New: directionNames[s.direction], Bytes: s.done * metadata.BlockSize, Duration: m.now - s.began})
 	*s = syncState{copied: s.copied}
 	m.thaw()

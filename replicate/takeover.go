@@ -2,6 +2,14 @@ package replicate
 
 import "hastd/metadata"
 
+// because adds what the system said of the operation that failed.
+func because(what, text string) string {
+	if text == "" {
+		return what
+	}
+	return what + ": " + text
+}
+
 // diskFailed: the component stopped working. A secondary leaves the pair. A
 // primary goes on with the peer's replica, if that is good, in this order: what
 // was acknowledged is written there; the peer durably keeps the record for both;
@@ -61,7 +69,7 @@ func (m *Machine) primaryDiskFailed() {
 		m.suspension()
 		return
 	}
-	m.taking = true
+	m.taking, m.unmarked = true, false
 	sb := m.st.Super()
 	m.send(Msg{Kind: MsgTakeOver, Control: &TakeOver{Localcnt: sb.Localcnt, Lineage: sb.Lineage}})
 }
@@ -80,7 +88,7 @@ func (m *Machine) onTookOver(msg *Msg) {
 // metadata, and in the state directory, where a failing disk cannot lose it. One
 // of the two is enough.
 func (m *Machine) markBad() {
-	m.taking = true
+	m.taking, m.unmarked = true, false
 	session, conn := m.session, m.conn
 	tries, done := 1, false
 	ended := func(ok bool) {
@@ -95,7 +103,7 @@ func (m *Machine) markBad() {
 			m.thaw()
 		case tries == 0:
 			m.warn("neither the metadata nor the state directory could record that this replica is bad: requests fail rather than risk old data being used later")
-			m.failing = true
+			m.failing, m.unmarked = true, true
 			m.failHeld()
 		}
 	}

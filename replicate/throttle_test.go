@@ -92,15 +92,29 @@ func TestSyncKeepsToMaxRate(t *testing.T) {
 // A node that stood still for minutes has a second's worth to send, not less than
 // nothing: the product once overflowed.
 func TestSyncGoesOnAfterALongSleep(t *testing.T) {
-	const rate = 50 << 20
-	s := syncing(t, func(c *Config) { c.MaxRate = rate })
-	for _, passed := range []Instant{steerEvery, Second, 300 * Second, 24 * 3600 * Second} {
-		s.m.sync.budget = 0
-		s.now += passed
-		s.m.now = s.now
-		s.m.steerSync()
-		if got, want := s.m.sync.budget, int64(rate)/1000*int64(min(passed, Second)/Millisecond); got != want {
-			t.Errorf("after %v s: %d bytes may be sent, want %d", passed/Second, got, want)
+	for _, rate := range []int64{50 << 20, 900} {
+		s := syncing(t, func(c *Config) { c.MaxRate = rate })
+		for _, passed := range []Instant{steerEvery, Second, 300 * Second, 24 * 3600 * Second} {
+			s.m.sync.budget = 0
+			s.now += passed
+			s.m.now = s.now
+			s.m.steerSync()
+			if got, want := s.m.sync.budget, rate*int64(min(passed, Second)/Millisecond)/1000; got != want || want == 0 {
+				t.Errorf("%d a second, after %v s: %d bytes may be sent, want %d", rate, passed/Second, got, want)
+			}
 		}
+	}
+}
+
+// A cap that is set while a sync runs without one counts from then on.
+func TestMaxRateSetLater(t *testing.T) {
+	s := syncing(t, func(c *Config) {})
+	s.m.sync.budget = -(500 << 30) // what moved so far
+	s.order(Command{Kind: CmdReplaceConfig, Config: &Live{MaxRate: 1 << 20}})
+	s.now += Second
+	s.m.now = s.now
+	s.m.steerSync()
+	if got := s.m.sync.budget; got <= 0 {
+		t.Errorf("a second later %d bytes may be sent", got)
 	}
 }

@@ -102,11 +102,11 @@ func judge(p, s *Facts) Verdict {
 	if p.Resuid != s.Resuid {
 		return Verdict{Outcome: Refused, Rule: 3,
 			Reason: fmt.Sprintf("the replicas belong to different resources: resuid %s on %s, %s on %s", p.Resuid, p.Node, s.Resuid, s.Node),
-			Hint:   "run hastctl create --force on the node whose data is to be given up"}
+			Hint:   "run hastctl create --force " + p.Resource + " on the node whose data is to be given up"}
 	}
 	if p.Marks.Has(metadata.Inconsistent) && s.Marks.Has(metadata.Inconsistent) {
 		return Verdict{Outcome: Refused, Rule: 4, Reason: "both replicas are inconsistent: neither can be copied from",
-			Hint: "promote the better one with hastctl role primary --force, then connect again"}
+			Hint: "promote the better one with hastctl role primary --force " + p.Resource + ", then connect again"}
 	}
 	for _, x := range [][2]*Facts{{p, s}, {s, p}} {
 		if m := x[0].Marks; m.Has(metadata.Inconsistent) && !m.Has(metadata.Raised|metadata.Forced) {
@@ -174,11 +174,11 @@ func adoption(p, s *Facts) Verdict {
 	case from.Marks.Has(metadata.Inconsistent):
 		return Verdict{Outcome: Refused, Rule: 2,
 			Reason: fmt.Sprintf("%s is new and %s is inconsistent: there is nothing good to copy", to.Node, from.Node),
-			Hint:   fmt.Sprintf("promote %s with hastctl role primary --force if its data is the best there is", from.Node)}
+			Hint:   fmt.Sprintf("promote %s with hastctl role primary --force %s if its data is the best there is", from.Node, p.Resource)}
 	case to.Role == metadata.Primary && to.Opened:
 		return Verdict{Outcome: Refused, Rule: 2,
 			Reason: fmt.Sprintf("%s is new, but primary and in use; %s has data", to.Node, from.Node),
-			Hint:   fmt.Sprintf("run hastctl role secondary on %s", to.Node)}
+			Hint:   fmt.Sprintf("run hastctl role secondary %s on %s", p.Resource, to.Node)}
 	}
 	clean := from.Marks.Has(metadata.AssumeClean) && to.Marks.Has(metadata.AssumeClean)
 	return Verdict{Outcome: Adopt, Rule: 2, Source: from.Node, Target: to.Node, Full: !clean, Reason: to.Node + " is new"}
@@ -192,7 +192,7 @@ func parted(rule int, p, s *Facts, why string) Verdict {
 	return Verdict{Outcome: SplitBrain, Rule: rule,
 		Reason: fmt.Sprintf("%s (%s: localcnt %d remotecnt %d, %s: localcnt %d remotecnt %d)",
 			why, p.Node, p.Localcnt, p.Remotecnt, s.Node, s.Localcnt, s.Remotecnt),
-		Hint: "choose the node whose data is to be given up, make it secondary and run hastctl recover --discard-local there"}
+		Hint: "choose the node whose data is to be given up, make it secondary and run hastctl recover --discard-local " + p.Resource + " there"}
 }
 
 // worse is the one side that rule 5 keeps from being the source: marked while the
@@ -232,7 +232,7 @@ func counters(p, s *Facts) Verdict {
 	return Verdict{Outcome: Refused, Rule: 11,
 		Reason: fmt.Sprintf("the counters do not fit together (%s: localcnt %d remotecnt %d, %s: localcnt %d remotecnt %d)",
 			p.Node, pl, pr, s.Node, sl, sr),
-		Hint: "run hastctl recover --discard-local on the node whose data is to be given up; everything is copied to it"}
+		Hint: "run hastctl recover --discard-local " + p.Resource + " on the node whose data is to be given up; everything is copied to it"}
 }
 
 // equal is rule 7: nobody acknowledged alone; a crash may have left writes that
@@ -272,11 +272,11 @@ func samePair(a, b *Facts) bool {
 func restrict(v Verdict, a, b *Facts) Verdict {
 	if a.Role == metadata.Primary && b.Role == metadata.Primary {
 		r := Verdict{Outcome: Refused, Rule: 12, Reason: "both nodes are primary",
-			Hint: "run hastctl role secondary on one of them"}
+			Hint: "run hastctl role secondary " + a.Resource + " on one of them"}
 		if v.Outcome == Behind {
 			r.Ahead = v.Source
 			r.Reason = fmt.Sprintf("both nodes are primary, and %s has newer data", v.Source)
-			r.Hint = fmt.Sprintf("run hastctl role secondary on %s", v.Target)
+			r.Hint = fmt.Sprintf("run hastctl role secondary %s on %s", a.Resource, v.Target)
 		}
 		return r
 	}
@@ -285,14 +285,14 @@ func restrict(v Verdict, a, b *Facts) Verdict {
 	if v.Outcome == Equal && v.Full && v.Source != "" && !b.Epoch.Less(a.AgreedEpoch) {
 		return Verdict{Outcome: Refused, Rule: 14,
 			Reason: "the replicas were not connected to each other last (one was restored from a copy?), and nothing tells which is newer",
-			Hint:   "run hastctl recover --discard-local on the node whose data is to be given up"}
+			Hint:   "run hastctl recover --discard-local " + a.Resource + " on the node whose data is to be given up"}
 	}
 	if v.Target == a.Node && a.Role == metadata.Primary && a.Opened {
 		// An epoch that names the primary itself comes from an attempt of its own.
 		since := a.AgreedEpoch.Less(b.Epoch) && b.Epoch.Node != a.NodeID
 		if a.Alone || since || a.AgreedEpoch == (metadata.Epoch{}) {
 			w := parted(13, a, b, fmt.Sprintf("%s is primary and in use, but %s has newer data", a.Node, b.Node))
-			w.Hint = fmt.Sprintf("run hastctl role secondary on %s first: data must not change below what has it open", a.Node)
+			w.Hint = fmt.Sprintf("run hastctl role secondary %s on %s first: data must not change below what has it open", a.Resource, a.Node)
 			return w
 		}
 	}

@@ -32,7 +32,8 @@ type server struct {
 	hastd conf.Hastd
 	flags daemon.Flags
 	log   *slog.Logger
-	key   []byte // nil: insecure, as configured
+	key   []byte       // nil: insecure, as configured
+	began *conf.Config // what the process works by, whatever was read since
 	hub   api.Hub
 
 	control *daemon.Socket
@@ -59,7 +60,7 @@ const (
 // control socket, no state directory, no key, a port that another program has.
 func start(o daemon.Setup) (*server, error) {
 	hastd, _ := o.Conf.Effective(o.Node)
-	d := &server{node: o.Node, hastd: hastd, flags: o.Flags, log: o.Log, conf: o.Conf, servers: daemon.Servers{Log: o.Log}}
+	d := &server{node: o.Node, hastd: hastd, flags: o.Flags, log: o.Log, conf: o.Conf, began: o.Conf, servers: daemon.Servers{Log: o.Log}}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	if err := d.prepare(); err != nil {
 		d.cancel()

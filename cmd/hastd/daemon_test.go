@@ -21,6 +21,7 @@ import (
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/daemon"
 	"hastd/cmd/internal/exit"
+	"hastd/conf"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -232,7 +233,11 @@ func TestDaemonStartsWithABrokenDiskAndStopsCleanly(t *testing.T) {
 func TestSecondDaemonIsRefused(t *testing.T) {
 	n := newNode(t, oneResource)
 	n.start()
-	wantError(t, n.runOnce(), exit.Again, "another hastd is running")
+	err := n.runOnce()
+	wantError(t, err, exit.Again, "another hastd is running")
+	if want := "hastctl version --control " + n.path("run/hastd.sock"); !strings.Contains(exit.HintOf(err), want) {
+		t.Errorf("hint %q, want %q in it", exit.HintOf(err), want)
+	}
 	if _, err := n.client.Version(t.Context()); err != nil {
 		t.Errorf("the first one does not answer any more: %v", err)
 	}
@@ -359,11 +364,80 @@ func TestReloadTellsWhatItDid(t *testing.T) {
 	want("changed", r.Changed, []string{"resource.logs removed"})
 	want("restart", r.Restart, []string{"resource.data.checksum: none to crc32c"})
 
+	file, err := os.ReadFile(n.path("hast.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	renamed := strings.Replace(string(file), `"test"`, `"x"`, 1)
+	renamed = strings.Replace(renamed, "on.bravo.", "on.charlie.", 1) + "\n[node.charlie]\nid = 2\naddress = [\"127.0.0.3\"]\n"
+	if err := os.WriteFile(n.path("hast.toml"), []byte(renamed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if r, err = n.client.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want("restart", r.Restart, []string{"cluster.name: test to x", "resource.data.checksum: none to crc32c", "resource.data.on: bravo to charlie"})
+	}
+
 	n.configure("127.0.0.1", "[resource.data]\nbogus = 1\n")
 	_, err = n.client.Reload(t.Context())
 	wantError(t, err, exit.Config, "hast.toml:")
 	if st, err := n.client.Status(t.Context()); err != nil || len(st.Resources) != 1 {
 		t.Errorf("a bad file changed something: %+v, %v", st, err)
+	}
+}
+
+// What the process took from the file, and from files it names, when it began.
+func TestReloadTellsWhatTheProcessBeganWith(t *testing.T) {
+	n := newNode(t, oneResource)
+	key := func() {
+		t.Helper()
+		os.Remove(n.path("key"))
+		line, err := conf.GenerateKey()
+		if err == nil {
+			err = conf.WriteKey(n.path("key"), line)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(cluster, bravo string) {
+		t.Helper()
+		n.configure("127.0.0.1", "[vipd]\n"+oneResource)
+		b, err := os.ReadFile(n.path("hast.toml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Replace(string(b), "insecure = true", fmt.Sprintf("key-file = %q\n%s", n.path("key"), cluster), 1)
+		text = strings.Replace(text, "[\"127.0.0.2\"]", "[\"127.0.0.2\"]\n"+bravo, 1)
+		if err := os.WriteFile(n.path("hast.toml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key()
+	write("", "")
+	n.start()
+	for _, c := range []struct{ cluster, bravo, want string }{
+		{"lease = \"2s\"", "", ""}, // without votes it is nothing to hastd
+		{"", "hastd.port = 9999", fmt.Sprintf("node.bravo.hastd.port: %d to 9999", n.port)},
+		{"quorum = \"majority\"\ntoc = \"reset\"\nlease = \"2s\"\nwatchdog-timeout = \"7s\"", "",
+			"cluster.quorum: off to majority; cluster.toc: off to reset; cluster.lease: 3s to 2s; cluster.watchdog-timeout: 5s to 7s"},
+		{"", "", ""},
+	} {
+		write(c.cluster, c.bravo)
+		r, err := n.client.Reload(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(r.Restart, "; "); got != c.want || r.Daemon != "hastd" {
+			t.Errorf("%s tells %q, want %q", r.Daemon, got, c.want)
+		}
+	}
+	key()
+	want := "cluster.key-file: " + n.path("key") + " has another key"
+	if r, err := n.client.Reload(t.Context()); err != nil || strings.Join(r.Restart, "; ") != want {
+		t.Errorf("another key: %+v, %v", r, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -51,10 +52,7 @@ func (d *server) Reload(ctx context.Context) (api.ReloadResult, error) {
 	if err != nil {
 		return res, exit.New(exit.Config, "name the node as before, or restart hastd with --node", "node %s, which this hastd is, is gone from %s", d.node.Name, d.flags.File)
 	}
-	d.mu.RLock()
-	old := d.conf
-	d.mu.RUnlock()
-	res.Restart = append(res.Restart, d.processChanges(old, c, node)...)
+	res.Restart = append(res.Restart, d.processChanges(d.began, c, node)...)
 	if err := d.reloadUnits(ctx, c, &res); err != nil {
 		return res, err
 	}
@@ -98,9 +96,37 @@ func (d *server) processChanges(old, now *conf.Config, node *conf.Node) []string
 			if !slices.Equal(before.Addresses, n.Addresses) {
 				changes = append(changes, fmt.Sprintf("node.%s.address: %v to %v", n.Name, before.Addresses, n.Addresses))
 			}
+			// The port of a node that this one dials; the others dial this one.
+			if was, _ := old.Effective(before); d.dials(old, now, n) {
+				is, _ := now.Effective(n)
+				add("node."+n.Name+".hastd.port", was.Port, is.Port)
+			}
+		}
+	}
+	if watchesLeases(old) || watchesLeases(now) {
+		add("cluster.toc", old.Cluster.TOC, now.Cluster.TOC)
+		add("cluster.lease", old.Cluster.Lease, now.Cluster.Lease)
+		add("cluster.watchdog-timeout", old.Cluster.WatchdogTimeout, now.Cluster.WatchdogTimeout)
+	}
+	if file := now.Cluster.KeyFile; file != "" && file == old.Cluster.KeyFile {
+		key, err := conf.LoadKey(file)
+		switch {
+		case err != nil:
+			d.log.Warn("the key cannot be read again: the next start would fail", "reason", err)
+		case !bytes.Equal(key, d.key):
+			changes = append(changes, fmt.Sprintf("cluster.key-file: %s has another key", file))
 		}
 	}
 	return changes
+}
+
+// dials says whether a resource of this node has its peer on n, which it seeks there.
+func (d *server) dials(old, now *conf.Config, n *conf.Node) bool {
+	return d.node.ID < n.ID && slices.ContainsFunc(now.ResourceOn(d.node.Name), func(r *conf.Resource) bool {
+		_, here := r.OnNode(n.Name)
+		was, err := old.Peer(r.Name, d.node.Name)
+		return here && err == nil && was.Name == n.Name // a new one has the new port
+	})
 }
 
 // reloadUnits applies the resources of a new configuration: live settings to those
@@ -181,6 +207,11 @@ func (u *unit) apply(ctx context.Context, r *conf.Resource, res *api.ReloadResul
 			changed = append(changed, text)
 		} else {
 			res.Restart = append(res.Restart, text)
+		}
+	}
+	for _, on := range r.On {
+		if on.Node != u.node && on.Node != u.peer {
+			res.Restart = append(res.Restart, fmt.Sprintf("resource.%s.on: %s to %s", r.Name, u.peer, on.Node))
 		}
 	}
 	was, _ := u.conf.Load().OnNode(u.node)

@@ -85,12 +85,16 @@ func (d *server) toc(h host, how fence.Mode, resource string) {
 	}
 }
 
+func watchesLeases(c *conf.Config) bool {
+	return c.Cluster.TOC != conf.TOCOff && c.Cluster.Quorum == conf.QuorumMajority
+}
+
 // armTOC begins to look at the leases if that can lead to anything.
 func (d *server) armTOC() {
-	c := &d.conf.Cluster
-	if c.TOC == conf.TOCOff || c.Quorum != conf.QuorumMajority {
+	if !watchesLeases(d.conf) {
 		return
 	}
+	c := &d.conf.Cluster
 	system := frunner.OpenSystem() // now: when it is needed, a disk may not answer any more
 	w := leaseWatch{
 		grace: max(c.WatchdogTimeout-c.Lease, 0), // members promise to wait as long as the watchdog takes

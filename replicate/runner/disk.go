@@ -24,10 +24,12 @@ type disk struct {
 
 	commits     chan commitJob
 	committed   chan struct{} // no commit is under way, nor will be
-	commitStart atomic.Int64  // blockdev.Now() when the commit under way began; 0: none
+	commitStart atomic.Int64  // blockdev.Now() when the commit's operation began; 0: none is under way
+	joined      []byte        // the commits' alone
 	failed      atomic.Bool   // disk-timeout was told
 	unwatch     context.CancelFunc
 	watching    sync.WaitGroup
+	pins        sync.WaitGroup // uses besides the queue's and the pool's
 }
 
 // silent is for how long the component has not answered its oldest operation.

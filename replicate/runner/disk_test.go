@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"hastd/blockdev"
 	"hastd/metadata"
 	"hastd/replicate"
@@ -255,6 +257,21 @@ func TestSplitRequestsAnswerOnce(t *testing.T) {
 	if len(owner.done) != 2 || trim.Err == nil || r.front.inflight != 0 {
 		t.Errorf("trim ended with %v, %d told", trim.Err, len(owner.done))
 	}
+
+	// What is left of one when the provider goes away reaches the machine no more.
+	trim = &blockdev.Request{Op: blockdev.OpTrim, Len: 4 << 30, Owner: owner}
+	evs = r.admit(arrival{trim, 1}, nil)
+	gone := r.export.Swap(nil)
+	for _, ev := range evs {
+		if n := len(r.reply(ev.Req, replicate.OK, nil)); n != 0 {
+			t.Fatalf("%d parts reach the machine without a provider", n)
+		}
+	}
+	r.complete()
+	if len(owner.done) != 3 || trim.Err != unix.ESHUTDOWN || r.front.inflight != 0 {
+		t.Errorf("trim ended with %v, %d told", trim.Err, len(owner.done))
+	}
+	r.export.Store(gone)
 
 	// What cannot be.
 	for _, q := range []*blockdev.Request{

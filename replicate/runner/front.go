@@ -83,9 +83,10 @@ func (r *Resource) Allocated(off, n int64) ([]blockdev.Run, error) {
 		return nil, fmt.Errorf("describe %s at %d: %d bytes reach beyond the device: %w", r.opts.Resource, off, n, unix.EINVAL)
 	}
 	if r.localSpeaks() {
-		if c := r.pin(); c != nil {
-			defer r.unpin()
-			if runs, err := c.Holes(off, n); err == nil {
+		if d := r.pin(); d != nil {
+			defer d.pins.Done()
+			// Asked again, as after a read: it may have stood still meanwhile.
+			if runs, err := d.data.Holes(off, n); err == nil && r.localSpeaks() {
 				return runs, nil
 			}
 		}
@@ -231,6 +232,10 @@ func (r *Resource) reply(id replicate.ReqID, e replicate.Err, evs []replicate.Ev
 	if e != replicate.OK && q.err == replicate.OK {
 		q.err = e
 		q.next = q.req.Len // what was not begun is not begun any more
+	}
+	if q.next < q.req.Len && r.export.Load() == nil {
+		q.err = replicate.ErrShut // the provider is gone: the machine takes nothing more
+		q.next = q.req.Len
 	}
 	if q.next < q.req.Len {
 		return r.feed(q, evs)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"syscall"
 	"time"
@@ -97,7 +99,12 @@ func (h *hooks) call(args []string) {
 	cmd.WaitDelay = time.Second // a child that kept our pipe is not waited for
 	out := &limited{left: hookOutput}
 	cmd.Stdout, cmd.Stderr = out, out
-	err := cmd.Run()
+	err := cmd.Start()
+	if err == nil {
+		// hastd may be spared when memory runs out (OOMScoreAdjust): what a hook starts is not.
+		_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte("0"), 0)
+		err = cmd.Wait()
+	}
 	log := h.o.Log.With("path", h.o.Exec, "args", args)
 	if out.Len() > 0 {
 		log = log.With("output", out.String())
@@ -105,6 +112,8 @@ func (h *hooks) call(args []string) {
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		log.Error("hook was killed: it ran for longer than its time limit", "limit", h.o.HookTimeout)
+	case errors.Is(err, exec.ErrWaitDelay): // it ended well; what it started keeps our pipe
+		log.Debug("hook done, and left something running")
 	case err != nil:
 		log.Error("hook failed", "error", err)
 	default:

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"hastd/blockdev"
 	"hastd/metadata"
@@ -68,12 +69,17 @@ func (r *Resource) openDisk() (*disk, error) {
 			return nil, fmt.Errorf("metadata of %s: %w", o.Resource, err)
 		}
 	}
-	img, err := readImage(data, meta, o.Resource, loadState(o.StateDir, o.Resource))
+	st, err := loadState(o.StateDir, o.Resource)
+	if err != nil {
+		closeAll(data, meta)
+		return nil, fmt.Errorf("what is known of %s cannot be read: %w (it may say that this replica is bad: make the file readable)", o.Resource, err)
+	}
+	img, err := readImage(data, meta, o.Resource, st)
 	if err != nil {
 		closeAll(data, meta)
 		return nil, err
 	}
-	d := &disk{data: data, meta: meta, image: img}
+	d := &disk{data: data, meta: meta, image: img, joined: make([]byte, joinedSize)}
 	d.queue = blockdev.NewQueue(data, diskWorkers, r.ioDone)
 	d.pool = newPool(r, d)
 	d.commits = make(chan commitJob, maxCommits)
@@ -86,9 +92,9 @@ func (r *Resource) openDisk() (*disk, error) {
 	}()
 	d.watch(r)
 	r.pinned.Lock()
-	r.pinnedDisk = data
+	r.pinnedDisk = d
 	r.pinned.Unlock()
-	if err := rememberSize(o.StateDir, o.Resource, meta.Path(), meta.Size()); err != nil {
+	if err := RememberSize(o.StateDir, o.Resource, meta.Path(), meta.Size()); err != nil {
 		o.Log.Warn("cannot remember the component's size: should it grow, its metadata will not be found", "path", o.StateDir, "error", err)
 	}
 	return d, nil
@@ -138,6 +144,10 @@ func readImage(data, meta source, resource string, st state) (*metadata.Image, e
 		if layout, err = metadata.External(meta.Size(), sb.DataSize); err != nil {
 			return nil, fmt.Errorf("metadata device %s: %w", meta.Path(), err)
 		}
+	}
+	if found {
+		// A component that grew has room that this replica was not made for.
+		layout.DataSize = min(layout.DataSize, sb.DataSize)
 	}
 	img.Layout = layout
 	for i, off := range layout.Log {
@@ -221,8 +231,7 @@ func (r *Resource) notCommitted(op replicate.OpID, e replicate.Err, why string) 
 
 // commit makes metadata durable, as long as the disk takes.
 func (r *Resource) commit(d *disk, c commitJob) {
-	d.commitStart.Store(blockdev.Now())
-	err := writeAll(d.meta, c.writes)
+	err := writeAll(timed{d.meta, &d.commitStart}, c.writes, d.joined)
 	d.commitStart.Store(0)
 	if err != nil {
 		r.notCommitted(c.op, replicate.ErrIO, err.Error())
@@ -237,12 +246,39 @@ type target interface {
 	Flush() error
 }
 
-// writeAll makes writes durable; the flush is what a commit is.
-func writeAll(c target, writes []metadata.Write) error {
-	for _, w := range writes {
-		if err := c.WriteAt(w.Data, w.Offset); err != nil {
+// timed notes when each operation of a commit began: disk-timeout is for one that is not
+// answered, not for a commit that has much to write.
+type timed struct {
+	target
+	began *atomic.Int64
+}
+
+func (t timed) WriteAt(buf []byte, off int64) error {
+	t.began.Store(blockdev.Now())
+	return t.target.WriteAt(buf, off)
+}
+
+func (t timed) Flush() error {
+	t.began.Store(blockdev.Now())
+	return t.target.Flush()
+}
+
+// writeAll makes writes durable; the flush is what a commit is. Neighbours, as the pages
+// of the map, are written at once, as many as fit into joined.
+func writeAll(c target, writes []metadata.Write, joined []byte) error {
+	for len(writes) > 0 {
+		data, n := writes[0].Data, 1
+		for n < len(writes) && writes[n].Offset == writes[0].Offset+int64(len(data)) && len(data)+len(writes[n].Data) <= len(joined) {
+			if n == 1 {
+				data = append(joined[:0], data...)
+			}
+			data = append(data, writes[n].Data...)
+			n++
+		}
+		if err := c.WriteAt(data, writes[0].Offset); err != nil {
 			return err
 		}
+		writes = writes[n:]
 	}
 	return c.Flush()
 }
@@ -274,6 +310,7 @@ func (r *Resource) release(d *disk) <-chan struct{} {
 		<-d.committed
 		d.queue.Close()
 		d.watching.Wait()
+		d.pins.Wait()
 		if d.meta != d.data {
 			r.warnClose(d.meta)
 		}
@@ -289,7 +326,7 @@ func (r *Resource) warnClose(c *blockdev.Component) {
 }
 
 // state is what the state directory keeps of a resource; never needed to find
-// data. Missing or damaged, it is empty.
+// data. Missing or damaged, it is empty; one that cannot be read is an error.
 type state struct {
 	// Path and Size are of the device that holds the metadata, when last opened.
 	Path string `json:"path"`
@@ -301,12 +338,15 @@ type state struct {
 
 func statePath(dir, resource string) string { return filepath.Join(dir, resource+".json") }
 
-func loadState(dir, resource string) (st state) {
+func loadState(dir, resource string) (st state, err error) {
 	b, err := os.ReadFile(statePath(dir, resource))
-	if err == nil {
+	switch {
+	case err == nil:
 		_ = json.Unmarshal(b, &st) // damaged is as good as missing
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
 	}
-	return st
+	return st, err
 }
 
 // marked says whether the mark speaks of the replica that was found: one made
@@ -336,12 +376,26 @@ func (st *state) oldSize(meta source) int64 {
 	return 0
 }
 
+// OldSize is the size that the device with the metadata of a resource had before it
+// grew, if the metadata still stands at that end; else 0. It tells hastctl what an
+// opening would.
+func OldSize(dir, resource string, meta *blockdev.Component) (int64, error) {
+	st, err := loadState(dir, resource)
+	if err != nil {
+		return 0, err
+	}
+	return st.oldSize(meta), nil
+}
+
 var stateLock sync.Mutex // marks and sizes of one file come from two goroutines
 
 func changeState(dir, resource string, change func(*state)) error {
 	stateLock.Lock()
 	defer stateLock.Unlock()
-	st := loadState(dir, resource)
+	st, err := loadState(dir, resource)
+	if err != nil {
+		return err // what it holds is not to be written over
+	}
 	old := st
 	change(&st)
 	if st == old {
@@ -354,7 +408,9 @@ func changeState(dir, resource string, change func(*state)) error {
 	return writeDurably(statePath(dir, resource), b)
 }
 
-func rememberSize(dir, resource, path string, size int64) error {
+// RememberSize keeps the size of the device at whose end the metadata of a resource
+// stands. hastctl resize says it when it moved the metadata, hastd at every opening.
+func RememberSize(dir, resource, path string, size int64) error {
 	return changeState(dir, resource, func(st *state) { st.Path, st.Size = path, size })
 }
 

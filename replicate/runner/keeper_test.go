@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,7 +49,7 @@ func makeReplica(t testing.TB, data, meta string, change func(*metadata.Superblo
 	}
 	ws, err := metadata.Create(l, sb)
 	if err == nil {
-		err = writeAll(m, ws)
+		err = writeAll(m, ws, nil)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -146,14 +148,45 @@ func TestKeeperReadsAndCommitsMetadata(t *testing.T) {
 	})
 }
 
+// TestMovedMetadataKeepsTheSize: a component has more room than the replica was made for
+// once hastctl resize moved the metadata; the peer may write no further than before.
+func TestMovedMetadataKeepsTheSize(t *testing.T) {
+	c, err := blockdev.OpenComponent(blockdev.ComponentOptions{Path: testFile(t, 32<<20), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	l, err := layoutOf(c, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.DataSize = 16 << 20
+	ws, err := metadata.Create(l, metadata.Superblock{Resource: "data", SectorSize: uint32(c.SectorSize()), ExtentSize: 2 << 20, Keepdirty: 256})
+	if err == nil {
+		err = writeAll(c, ws, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := readImage(c, c, "data", state{})
+	if err != nil || img.Layout.DataSize != 16<<20 {
+		t.Errorf("%+v, %v", img.Layout, err)
+	}
+}
+
 // journal notes what is done to a metadata device, which fails at a step.
 type journal struct {
 	done   []string
 	failAt int
+	pages  map[int64]byte // what each began with
+	began  atomic.Int64   // of a commit
+	times  []int64
 }
 
 func (j *journal) step(what string) error {
 	j.done = append(j.done, what)
+	j.times = append(j.times, j.began.Load())
+	time.Sleep(time.Millisecond)
 	if len(j.done) == j.failAt {
 		return errors.New(what + " failed")
 	}
@@ -161,6 +194,9 @@ func (j *journal) step(what string) error {
 }
 
 func (j *journal) WriteAt(b []byte, off int64) error {
+	for i := 0; i < len(b) && j.pages != nil; i += metadata.PageSize {
+		j.pages[off+int64(i)] = b[i]
+	}
 	return j.step(fmt.Sprintf("write %d at %d", len(b), off))
 }
 func (j *journal) Flush() error { return j.step("flush") }
@@ -169,16 +205,30 @@ func (j *journal) Flush() error { return j.step("flush") }
 // may fail unnoticed.
 func TestCommitEndsWithAFlush(t *testing.T) {
 	writes := []metadata.Write{{Offset: 4096, Data: make([]byte, 512)}, {Offset: 8192, Data: make([]byte, 1024)}}
-	want := []string{"write 512 at 4096", "write 1024 at 8192", "flush"}
+	want := []string{"write 512 at 4096", "write 1024 at 8192", "write 262144 at 65536", "write 4096 at 327680", "flush"}
+	for p := range int64(joinedSize/metadata.PageSize + 1) { // neighbours
+		writes = append(writes, metadata.Write{Offset: 65536 + p*metadata.PageSize, Data: bytes.Repeat([]byte{byte(p)}, metadata.PageSize)})
+	}
+	joined := make([]byte, joinedSize)
 	for failAt := range len(want) + 1 {
-		j := &journal{failAt: failAt}
-		err := writeAll(j, writes)
+		j := &journal{failAt: failAt, pages: map[int64]byte{}}
+		err := writeAll(timed{j, &j.began}, writes, joined)
 		n := len(want)
 		if failAt > 0 {
 			n = failAt
 		}
 		if !slices.Equal(j.done, want[:n]) || (err != nil) != (failAt > 0) {
 			t.Errorf("step %d fails: %v, after %v", failAt, err, j.done)
+		}
+		for i := 1; i < len(j.times); i++ {
+			if j.times[i] <= j.times[i-1] {
+				t.Errorf("step %d counts as silent since step %d began", i, i-1)
+			}
+		}
+		for p := range int64(joinedSize/metadata.PageSize + 1) {
+			if got := j.pages[65536+p*metadata.PageSize]; failAt == 0 && got != byte(p) {
+				t.Errorf("page %d has the content of %d", p, got)
+			}
 		}
 	}
 }
@@ -271,6 +321,24 @@ func TestStateMarkSpeaksOfOneReplica(t *testing.T) {
 			t.Errorf("%+v", it.ev)
 		}
 	}
+	// A file that cannot be read may hold the mark: neither is the replica used, nor is the
+	// file written over.
+	if err := os.Remove(statePath(r.opts.StateDir, "data")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("data.json", statePath(r.opts.StateDir, "data")); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := r.openDisk(); err == nil {
+		t.Error("opened although its state cannot be read")
+		<-r.release(d)
+	}
+	r.mark(5, true, 5)
+	w.reset()
+	r.box.take(&w)
+	if ev := w.items[0].ev; ev.Err == 0 {
+		t.Errorf("%+v", ev)
+	}
 	// A directory that cannot be written is an answer, not silence.
 	r.opts.StateDir = "/proc/nowhere"
 	r.mark(4, true, 5)
@@ -300,4 +368,61 @@ func TestCommandEndsWithItsContext(t *testing.T) {
 	if !errors.As(err, &no) || no.Code != replicate.RefusedBusy || no.Hint == "" {
 		t.Errorf("%v", err)
 	}
+}
+
+// A provider whose start ends when nobody reads the mailbox any more is closed again.
+func TestProviderThatStartsTooLateIsClosed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data.nbd")
+	r := &Resource{box: newMailbox(), opts: Options{Resource: "data", Provider: "nbd-server", ProviderPath: path, Log: slog.New(slog.DiscardHandler)}}
+	r.box.close()
+	r.startProvider(1, &export{size: 1 << 20, sector: 512})
+	if _, err := os.Lstat(path); err == nil || r.export.Load() != nil {
+		t.Errorf("it is still served: %v", err)
+	}
+}
+
+// obedient says yes to every order and does nothing.
+type obedient struct{ granter }
+
+func (*obedient) Step(_ replicate.Instant, batch []replicate.Event, out []replicate.Effect) []replicate.Effect {
+	for i := range batch {
+		if ev := &batch[i]; ev.Kind == replicate.EvCommand {
+			out = append(out, replicate.Effect{Kind: replicate.EffAnswer, Command: ev.Command.ID})
+		}
+	}
+	return out
+}
+
+// One whose start ends while the resource is being closed, too.
+func TestProviderThatStartsWhileClosingIsClosed(t *testing.T) {
+	r := testResource(t, func(o *Options) { o.machine = &obedient{} })
+	late := &lateProvider{closed: make(chan bool, 2)}
+	// The owner comes to it after Close has looked for a provider.
+	if err := r.onOwner(t.Context(), func() { late.r = r; r.provider = late }); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := r.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if len(late.closed) != 2 {
+		t.Errorf("%d of two providers were closed", len(late.closed))
+	}
+}
+
+// lateProvider leaves another one in the mailbox when it is closed first.
+type lateProvider struct {
+	blockdev.Provider
+	r      *Resource
+	closed chan bool
+}
+
+func (p *lateProvider) Path() string { return "late" }
+func (p *lateProvider) Close(bool) error {
+	p.closed <- true
+	if p.r != nil {
+		p.r.box.post(item{ev: replicate.Event{Kind: replicate.EvProviderUp}, provider: &lateProvider{closed: p.closed}})
+	}
+	return nil
 }

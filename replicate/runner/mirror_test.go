@@ -48,7 +48,7 @@ const (
 func (m *mirror) Deadline() (replicate.Instant, bool) { return 0, false }
 
 func (m *mirror) Status(replicate.Instant) replicate.Status {
-	return replicate.Status{Disk: "uptodate", Size: m.size}
+	return replicate.Status{Disk: "uptodate", Reads: m.primary, Size: m.size}
 }
 
 func (m *mirror) op() replicate.OpID {

@@ -131,6 +131,39 @@ func TestHooksRunInOrderOneAtATime(t *testing.T) {
 	}
 }
 
+// A hook is neither spared nor preferred when memory runs out, whatever holds for hastd.
+func TestHookIsNotSparedWhenMemoryRunsOut(t *testing.T) {
+	const own = "/proc/self/oom_score_adj"
+	was, err := os.ReadFile(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(own, []byte("300"), 0); err != nil { // less than it has would need a right
+		t.Fatal(err)
+	}
+	defer os.WriteFile(own, was, 0)
+	log := new(syncBuffer)
+	o := &Options{Resource: "data", Log: slog.New(slog.NewTextHandler(log, nil)), HookTimeout: 5 * time.Second,
+		Exec: script(t, "until read a </proc/$$/oom_score_adj && test $a = 0; do sleep 0.01; done")}
+	h := newHooks(o)
+	h.run(&replicate.Report{Kind: replicate.ReportConnected})
+	h.close()
+	if s := log.String(); s != "" {
+		t.Errorf("told: %s", s)
+	}
+}
+
+func TestHookThatLeavesSomethingRunningSucceeds(t *testing.T) {
+	log := new(syncBuffer)
+	o := &Options{Resource: "data", Log: slog.New(slog.NewTextHandler(log, nil)), HookTimeout: 10 * time.Second, Exec: script(t, "sleep 2 &")}
+	h := newHooks(o)
+	h.run(&replicate.Report{Kind: replicate.ReportConnected})
+	h.close()
+	if s := log.String(); s != "" {
+		t.Errorf("told: %s", s)
+	}
+}
+
 func TestHookThatHangsIsKilledWithItsChildren(t *testing.T) {
 	log := new(syncBuffer)
 	pid := filepath.Join(t.TempDir(), "pid")

@@ -30,6 +30,10 @@ const (
 	maxParts = 64
 	// closeGrace is how long Close waits for a disk that may hang.
 	closeGrace = 3 * time.Second
+	// joinedSize is how much of neighbouring metadata is written at once.
+	joinedSize = 256 << 10
+	// orderAgain is how soon the order to shut down follows one that was refused.
+	orderAgain = 20 * time.Millisecond
 )
 
 // MetadataInternal as Options.Metadata keeps the metadata at the component's end.

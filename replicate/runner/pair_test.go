@@ -3,6 +3,7 @@ package runner
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -120,6 +121,7 @@ func sameData(t testing.TB, a, b *node, size int64) {
 func TestPairWritesLosesAndCatchesUp(t *testing.T) {
 	const size = 64 << 20
 	a, b := realPair(t, size, nil)
+	a.until(t, func(s *Snapshot) bool { return s.Counters.Reconnects == 0 }) // a promotion is none
 	c := &client{r: a.Resource, done: make(chan *blockdev.Request, 64)}
 	for i := range int64(20) {
 		a.write(t, c, i*3<<20, randomBytes(300<<10, uint64(i)))
@@ -142,7 +144,9 @@ func TestPairWritesLosesAndCatchesUp(t *testing.T) {
 	c.do(t, &blockdev.Request{Op: blockdev.OpFlush})
 	a.until(t, func(s *Snapshot) bool { return s.DirtyBytes >= 50*4096 })
 	b.order(t, replicate.Command{Kind: replicate.CmdConnect})
-	a.until(t, func(s *Snapshot) bool { return s.Status.Status == "complete" && s.DirtyBytes == 0 })
+	a.until(t, func(s *Snapshot) bool {
+		return s.Status.Status == "complete" && s.DirtyBytes == 0 && s.Counters.Reconnects == 2
+	})
 	c.do(t, &blockdev.Request{Op: blockdev.OpFlush})
 	a.order(t, replicate.Command{Kind: replicate.CmdRole, Role: metadata.Init})
 	b.order(t, replicate.Command{Kind: replicate.CmdRole, Role: metadata.Init})
@@ -319,5 +323,99 @@ func TestPairGoesOnWithoutADisk(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// inUse is a provider that finds out slowly that somebody uses it.
+type inUse struct {
+	blockdev.Provider
+	asked chan struct{}
+}
+
+func (p inUse) Close(force bool) error {
+	if force {
+		return p.Provider.Close(true)
+	}
+	close(p.asked)
+	time.Sleep(300 * time.Millisecond)
+	return &blockdev.InUseError{Path: p.Path(), Users: []string{"mount"}}
+}
+
+// An order that is being carried out does not keep a daemon from a clean stop: it waits
+// for its end. Were the session cut first, the primary would go on alone.
+func TestStopWaitsForAnOrder(t *testing.T) {
+	a, b := realPair(t, 16<<20, nil)
+	asked := make(chan struct{})
+	if err := a.onOwner(t.Context(), func() { a.provider = inUse{a.provider, asked} }); err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan error, 1)
+	go func() {
+		answer <- a.Command(t.Context(), replicate.Command{Kind: replicate.CmdRole, Role: metadata.Secondary})
+	}()
+	<-asked
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := a.Close(ctx); err != nil {
+		t.Errorf("stopped with %v", err)
+	}
+	var no *replicate.Refusal
+	if err := <-answer; !errors.As(err, &no) || no.Code != replicate.RefusedBusy {
+		t.Errorf("the order ended with %v", err)
+	}
+	r := &Resource{box: newMailbox(), opts: a.opts}
+	d, err := r.openDisk()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { <-r.release(d) }()
+	st, _, err := metadata.Load(d.image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sb := st.Super(); sb.Localcnt != 0 || sb.Marks != 0 || sb.PrevRole == metadata.Primary {
+		t.Errorf("localcnt %d, marks %v, role %v", sb.Localcnt, sb.Marks, sb.PrevRole)
+	}
+	b.until(t, func(s *Snapshot) bool { return s.Role == metadata.Secondary && s.Connection != "connected" })
+}
+
+// While reads are held nobody is told of holes: what is one here the peer may have
+// written since.
+func TestHoldingPrimaryTellsOfNoHoles(t *testing.T) {
+	const size = 16 << 20
+	a, b := realPair(t, size, nil)
+	holes := func(what string, want bool) {
+		t.Helper()
+		runs, err := a.Allocated(0, size)
+		if err != nil || (len(runs) == 1 && runs[0] == blockdev.Run{Len: size}) == want {
+			t.Errorf("%s: %+v, %v", what, runs, err)
+		}
+	}
+	holes("connected", true)
+	a.order(t, replicate.Command{Kind: replicate.CmdSuspend})
+	holes("suspended", false)
+	b.order(t, replicate.Command{Kind: replicate.CmdDisconnect})
+	b.order(t, replicate.Command{Kind: replicate.CmdRole, Role: metadata.Primary, Force: true})
+	a.until(t, func(s *Snapshot) bool { return s.Connection != "connected" })
+	holes("the peer is primary", false)
+	a.order(t, replicate.Command{Kind: replicate.CmdResume})
+	holes("nothing was read alone", false)
+	c := &client{r: a.Resource, done: make(chan *blockdev.Request, 8)}
+	a.read(t, c, 0, 4096)
+	holes("it reads alone", true)
+}
+
+// An operation of a front end that hangs in the component does not keep an order waiting.
+func TestOrderWhileAFrontEndHangsInTheComponent(t *testing.T) {
+	a, _ := realPair(t, 16<<20, nil)
+	d := a.pin()
+	if d == nil {
+		t.Fatal("no component")
+	}
+	t.Cleanup(d.pins.Done) // before the resource is closed
+	a.order(t, replicate.Command{Kind: replicate.CmdRole, Role: metadata.Init})
+	if d := a.pin(); d != nil {
+		t.Error("the component is still there for others")
+		d.pins.Done()
 	}
 }

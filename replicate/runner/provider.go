@@ -26,7 +26,17 @@ func (r *Resource) startProvider(op replicate.OpID, ex *export) {
 			ev.Err = replicate.ErrBusy
 		}
 	}
-	r.box.post(item{ev: ev, provider: p})
+	if !r.box.post(item{ev: ev, provider: p}) && p != nil {
+		r.cut(p) // the resource was closed meanwhile
+	}
+}
+
+// cut closes a provider that nobody else will close any more.
+func (r *Resource) cut(p blockdev.Provider) {
+	r.export.Store(nil)
+	if err := p.Close(true); err != nil {
+		r.opts.Log.Warn("closing the provider left something behind", "path", p.Path(), "error", err)
+	}
 }
 
 // serve starts the configured front end.

@@ -47,8 +47,8 @@ type Resource struct {
 	deviceSize atomic.Int64 // what messages of the peer must lie within
 	role       atomic.Uint32
 	current    atomic.Pointer[disk] // for the disk watch
-	pinned     sync.RWMutex
-	pinnedDisk *blockdev.Component // kept open while pinned for reading
+	pinned     sync.Mutex
+	pinnedDisk *disk // who uses it besides the owner counts in its pins
 	commandID  atomic.Uint64
 
 	// The owner's alone.
@@ -199,17 +199,16 @@ func (r *Resource) onOwner(ctx context.Context, f func()) error {
 	}
 }
 
-// pin keeps the component open; nil if there is none.
-func (r *Resource) pin() *blockdev.Component {
-	r.pinned.RLock()
-	if r.pinnedDisk == nil {
-		r.pinned.RUnlock()
-		return nil
+// pin keeps the component open until pins.Done; nil if there is none. Nobody waits for
+// the lock as long as the component may hang.
+func (r *Resource) pin() *disk {
+	r.pinned.Lock()
+	defer r.pinned.Unlock()
+	if r.pinnedDisk != nil {
+		r.pinnedDisk.pins.Add(1)
 	}
 	return r.pinnedDisk
 }
-
-func (r *Resource) unpin() { r.pinned.RUnlock() }
 
 // watchDisk tells the machine of a component that answers nothing any more. What
 // hangs is left alone: its memory comes back if it ever ends.
@@ -244,8 +243,9 @@ func (r *Resource) Close(ctx context.Context) error {
 }
 
 func (r *Resource) shutDown(ctx context.Context) error {
-	err := r.Command(ctx, replicate.Command{Kind: replicate.CmdShutdown})
-	r.link.close()
+	err := r.orderShutdown(ctx)
+	// If the order was not carried out: who loses the peer first goes on alone for those
+	// whose requests are under way.
 	var provider blockdev.Provider
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 	defer cancel()
@@ -254,10 +254,14 @@ func (r *Resource) shutDown(ctx context.Context) error {
 			err = cerr
 		}
 	}
+	r.link.close()
 	close(r.stop)
 	r.appMem.Close() // whoever waits for memory in order to submit goes home
 	r.box.close()
 	<-r.ended
+	if r.provider != nil { // it was still starting when it was looked for above
+		r.cut(r.provider)
+	}
 	hung := !within(2*closeGrace, waited(&r.helpers))
 	if d := r.disk; d != nil { // the machine did not come to closing it
 		hung = !within(closeGrace, r.release(d)) || hung
@@ -268,6 +272,25 @@ func (r *Resource) shutDown(ctx context.Context) error {
 		err = errors.Join(err, fmt.Errorf("resource %s: %s still hangs in an operation and was left behind", r.opts.Resource, r.opts.Component))
 	}
 	return err
+}
+
+// orderShutdown orders it again while another order is being carried out: a primary that
+// lost its session first would go on alone.
+func (r *Resource) orderShutdown(ctx context.Context) error {
+	for {
+		err := r.Command(ctx, replicate.Command{Kind: replicate.CmdShutdown})
+		var no *replicate.Refusal
+		if !errors.As(err, &no) || no.Code != replicate.RefusedBusy {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-r.ended:
+			return err
+		case <-time.After(orderAgain):
+		}
+	}
 }
 
 func (r *Resource) closeArenas() {

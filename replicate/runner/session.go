@@ -25,7 +25,8 @@ type link struct {
 	last    replicate.SessionID
 	current *peerSession
 	next    *transport.Session // came while the older one was not down yet
-	failed  int                // paths that failed since the last session or word
+	failed  int                // paths that failed since the last session or round
+	refused bool               // … and whether one was refused
 	told    string             // differences of the configuration last logged
 }
 
@@ -114,7 +115,7 @@ func (l *link) begin(s *transport.Session) {
 	l.last++
 	p := &peerSession{link: l, r: l.r, s: s, id: l.last, over: make(chan struct{})}
 	l.current = p
-	l.failed = 0
+	l.failed, l.refused = 0, false
 	l.wg.Go(p.serve)
 }
 
@@ -135,16 +136,18 @@ func (l *link) ended(p *peerSession) {
 	close(p.over)
 }
 
-// attemptFailed turns failures of every path, or the peer's refusal, into word
-// for the machine.
+// attemptFailed turns failures of every path, or a refusal, into word for the machine.
+// After a refusal the other paths' silence says nothing.
 func (l *link) attemptFailed(_ int, err error) {
 	var no *transport.Refused
 	refused := errors.As(err, &no)
 	l.mu.Lock()
 	l.failed++
-	tell := refused || l.failed >= len(l.r.opts.Paths)
-	if tell {
-		l.failed = 0
+	last := l.failed >= len(l.r.opts.Paths)
+	tell := refused || last && !l.refused
+	l.refused = l.refused || refused
+	if last {
+		l.failed, l.refused = 0, false
 	}
 	l.mu.Unlock()
 	if tell {

@@ -70,12 +70,12 @@ func (r *Resource) snapshot() *Snapshot {
 }
 
 // localSpeaks says whether the local replica alone can tell what the device
-// holds.
+// holds: to tell that a hole is there is to answer a read.
 func (r *Resource) localSpeaks() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	ok := make(chan bool, 1)
-	if r.onOwner(ctx, func() { ok <- r.disk != nil && r.machine.Status(r.now()).Disk == "uptodate" }) != nil {
+	if r.onOwner(ctx, func() { ok <- r.disk != nil && r.mayAnswer() && r.machine.Status(r.now()).Reads }) != nil {
 		return false
 	}
 	return <-ok
