@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,17 +28,17 @@ type Mount struct {
 const mountPause = 100 * time.Millisecond
 
 // mounted says what is mounted on the directory, topmost.
-func (d *Mount) mounted() (dev uint64, ok bool, err error) {
+func (d *Mount) mounted() (top mounted, ok bool, err error) {
 	dir, err := filepath.EvalSymlinks(d.Dir)
 	if err != nil {
-		return 0, false, err
+		return mounted{}, false, err
 	}
-	err = eachMount(func(on uint64, at string) {
-		if at == dir {
-			dev, ok = on, true // the last one is on top
+	err = eachMount(func(m mounted) {
+		if m.dir == dir {
+			top, ok = m, true // the last one is on top
 		}
 	})
-	return dev, ok, err
+	return top, ok, err
 }
 
 // elsewhere are the other directories on which the device is mounted.
@@ -50,16 +51,32 @@ func (d *Mount) elsewhere() (dirs []string, err error) {
 	if err != nil {
 		own = d.Dir
 	}
-	err = eachMount(func(on uint64, at string) {
-		if on == deviceOf(st) && at != own {
-			dirs = append(dirs, at)
+	err = eachMount(func(m mounted) {
+		if m.of(st) && m.dir != own {
+			dirs = append(dirs, m.dir)
 		}
 	})
 	return dirs, err
 }
 
+// mounted is a line of mountinfo.
+type mounted struct {
+	dev         uint64
+	dir, source string
+}
+
+// of says whether it is the filesystem of a device. btrfs and bcachefs show a number of
+// their own (of major 0) in place of the device's; their source names that.
+func (m *mounted) of(device os.FileInfo) bool {
+	if unix.Major(m.dev) != 0 || !filepath.IsAbs(m.source) {
+		return m.dev == deviceOf(device)
+	}
+	st, err := os.Stat(m.source)
+	return err == nil && st.Mode()&os.ModeDevice != 0 && deviceOf(st) == deviceOf(device)
+}
+
 // eachMount reads the mounts of this process's namespace, in their order.
-func eachMount(do func(dev uint64, dir string)) error {
+func eachMount(do func(m mounted)) error {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return err
@@ -68,13 +85,14 @@ func eachMount(do func(dev uint64, dir string)) error {
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		w := strings.Fields(lines.Text())
-		if len(w) < 5 {
+		end := slices.Index(w, "-") // of the optional fields
+		if len(w) < 5 || end < 0 || len(w) < end+3 {
 			continue
 		}
 		major, minor, _ := strings.Cut(w[2], ":")
 		a, _ := strconv.ParseUint(major, 10, 32)
 		b, _ := strconv.ParseUint(minor, 10, 32)
-		do(unix.Mkdev(uint32(a), uint32(b)), unescape(w[4]))
+		do(mounted{unix.Mkdev(uint32(a), uint32(b)), unescape(w[4]), unescape(w[end+2])})
 	}
 	return lines.Err()
 }
@@ -110,10 +128,10 @@ func (d *Mount) Up(ctx context.Context, _ int) error {
 	if err != nil || !st.IsDir() {
 		return fmt.Errorf("mount on %s: it is no directory: create it on both nodes", d.Dir)
 	}
-	if dev, ok, err := d.mounted(); err != nil {
+	if m, ok, err := d.mounted(); err != nil {
 		return err
 	} else if ok {
-		if st, err := os.Stat(d.Device); err == nil && deviceOf(st) == dev {
+		if st, err := os.Stat(d.Device); err == nil && m.of(st) {
 			return nil
 		}
 		return fmt.Errorf("mount on %s: something else is mounted there", d.Dir)

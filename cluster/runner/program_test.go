@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,7 +16,17 @@ import (
 	"hastd/cluster"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if script := os.Getenv(runAndDie); script != "" {
+		_, err := run(context.Background(), sh(script), nil)
+		fmt.Print(err)
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// runAndDie has this program run a script, and end at once when that has ended.
+const runAndDie = "TEST_RUN_AND_DIE"
 
 // soon is how long a loaded machine may take for what takes milliseconds.
 const soon = 5 * time.Second
@@ -75,10 +86,46 @@ func TestProgramMayLeaveSomethingRunning(t *testing.T) {
 	eventually(t, "what was left behind goes on writing", func() bool { _, err := os.Stat(file); return err == nil })
 }
 
+// Who started it dies, or puts another process in its place: what was left behind goes on
+// writing, and does not wait for ever for somebody to read it.
+func TestWhatWasLeftRunningOutlivesWhoStartedIt(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "alive")
+	dies := exec.CommandContext(within(t, soon), os.Args[0])
+	dies.Env = append(os.Environ(), runAndDie+"=(sleep 0.5; echo late; head -c 3000000 /dev/zero; touch "+file+") & exit 0")
+	if out, err := dies.Output(); err != nil || string(out) != "<nil>" {
+		t.Fatal(string(out), err)
+	}
+	eventually(t, "what was left behind goes on", func() bool { _, err := os.Stat(file); return err == nil })
+}
+
+// A program that says much at once is waited for, and loses nothing by it.
+func TestProgramThatSaysMuchIsRead(t *testing.T) {
+	if status, err := run(within(t, soon), sh("head -c 20000000 /dev/zero"), nil); status != 0 || err != nil {
+		t.Errorf("status %d, %v", status, err)
+	}
+}
+
+// What is started is neither spared nor preferred when memory runs out, whatever holds for
+// who starts it.
+func TestProgramIsNotSparedWhenMemoryRunsOut(t *testing.T) {
+	const own = "/proc/self/oom_score_adj"
+	was, err := os.ReadFile(own)
+	must(t, err)
+	must(t, os.WriteFile(own, []byte("300"), 0)) // less than it has would need a right
+	defer os.WriteFile(own, was, 0)
+	if _, err := run(within(t, soon), sh("until read a </proc/$$/oom_score_adj && test $a = 0; do sleep 0.01; done"), nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFailingProgramSaysWhy(t *testing.T) {
 	status, err := run(t.Context(), sh("echo first; echo no disk >&2; exit 3"), nil)
 	if status != 3 || err == nil || !strings.Contains(err.Error(), "exit status 3: no disk") {
 		t.Errorf("status %d, %v", status, err)
+	}
+	_, err = run(t.Context(), sh(`printf 'try\nmount: /srv: bad superblock\n       dmesg(1) may have more\n\n'; exit 32`), nil)
+	if err == nil || !strings.HasSuffix(err.Error(), "exit status 32: mount: /srv: bad superblock") {
+		t.Error(err)
 	}
 	if _, err := run(t.Context(), []string{"/nowhere/program"}, nil); err == nil || !strings.Contains(err.Error(), "/nowhere/program") {
 		t.Error(err)
@@ -209,6 +256,35 @@ func TestMountOfARealFilesystem(t *testing.T) {
 	probe(false)
 	if err := d.Up(within(t, soon), 0); err == nil || !strings.Contains(err.Error(), "create it") {
 		t.Errorf("no directory: %v", err)
+	}
+}
+
+// btrfs shows a device number of its own, as a tmpfs does, and the device as its source.
+func TestMountThatShowsNoDeviceNumber(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it mounts filesystems")
+	}
+	const device = "/dev/null" // any device has a number
+	tmp := t.TempDir()
+	dir, other := filepath.Join(tmp, "dir"), filepath.Join(tmp, "other")
+	d := &Mount{Device: device, Dir: dir}
+	for _, at := range []string{dir, other} {
+		must(t, os.Mkdir(at, 0o755))
+		t.Cleanup(func() { unix.Unmount(at, unix.MNT_DETACH) })
+	}
+	must(t, unix.Mount("/dev/zero", dir, "tmpfs", 0, ""))
+	if err := d.Up(within(t, soon), 0); err == nil || !strings.Contains(err.Error(), "something else") {
+		t.Errorf("another device's filesystem is there: %v", err)
+	}
+	must(t, unix.Unmount(dir, 0))
+	must(t, unix.Mount(device, dir, "tmpfs", 0, ""))
+	if err := d.Up(within(t, soon), 0); err != nil {
+		t.Errorf("up again: %v", err)
+	}
+	must(t, unix.Mount(device, other, "tmpfs", 0, ""))
+	must(t, d.Down(within(t, soon)))
+	if left, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(left), tmp) {
+		t.Errorf("still mounted, here or elsewhere: %s, %v", left, err)
 	}
 }
 

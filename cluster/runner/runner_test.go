@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -145,6 +146,49 @@ func TestResourceIsSwitched(t *testing.T) {
 	if err := d.Up(within(t, soon), 0); err == nil {
 		t.Error("promoted without a hastd")
 	}
+}
+
+// A disk that is missing keeps a resource in init: nothing is served there, so the group is
+// down. What is primary and cannot be demoted is not.
+func TestResourceThatCannotLeaveInitIsDown(t *testing.T) {
+	s := &store{replica: good("init"), refuse: errors.New("open /dev/vg0/data: no such file or directory")}
+	d := &Resource{Name: "data", Storage: s}
+	if err := d.Down(within(t, soon)); err != nil {
+		t.Errorf("in init: %v", err)
+	}
+	s.replica.Role = "primary"
+	if err := d.Down(within(t, soon)); !errors.Is(err, s.refuse) {
+		t.Errorf("primary: %v", err)
+	}
+}
+
+// Two resources that cannot leave init are said once each, not by turns for ever.
+func TestWatchSaysOnceWhatStaysInInit(t *testing.T) {
+	h := newHall(t, false)
+	var log bytes.Buffer
+	w := &Watch{
+		Group: h.g, Storage: &inInit{}, Resources: []string{"a", "b"}, Every: 10 * time.Millisecond, Silence: soon,
+		Log: slog.New(slog.NewTextHandler(&log, nil)), Peer: func(string) string { return "bravo" },
+	}
+	w.Run(within(t, 300*time.Millisecond))
+	for _, name := range w.Resources {
+		if n := strings.Count(log.String(), "resource="+name); n != 1 {
+			t.Errorf("%d lines about %s", n, name)
+		}
+	}
+}
+
+// inInit is a hastd whose disks are all missing.
+type inInit struct{ store }
+
+func (*inInit) Role(_ context.Context, resource, _ string, _ bool) error {
+	return errors.New("open /dev/vg0/" + resource + ": no such file or directory")
+}
+
+func (*inInit) Replica(_ context.Context, resource string) (cluster.Replica, error) {
+	r := good("init")
+	r.Name = resource
+	return r, nil
 }
 
 // fake is a part that goes up and down at once, or hangs when it is to go up, until it is told to end.

@@ -85,7 +85,9 @@ func (d *Resource) peerPrimary(ctx context.Context) bool {
 	return err == nil && r.PeerRole == "primary"
 }
 
-// Down demotes. A hastd that is gone has no primary, nor has the next one.
+// Down demotes. A hastd that is gone has no primary, nor has the next one. In init nothing
+// is served, whatever keeps it from being secondary, such as a disk that is not there: that
+// is down, and Watch makes it secondary once it can.
 func (d *Resource) Down(ctx context.Context) error {
 	began := time.Now()
 	for {
@@ -93,7 +95,12 @@ func (d *Resource) Down(ctx context.Context) error {
 		switch {
 		case err != nil && d.Storage.Gone(err):
 			return nil
-		case err == nil, ctx.Err() != nil, !d.Storage.Again(err):
+		case err == nil, ctx.Err() != nil:
+			return err
+		case !d.Storage.Again(err):
+			if r, e := d.Storage.Replica(ctx, d.Name); e == nil && r.Role == "init" {
+				return nil
+			}
 			return err
 		}
 		select {
@@ -138,7 +145,7 @@ type Watch struct {
 	seen   []cluster.Replica // at the last look
 	heard  []time.Time
 	was    cluster.Event
-	failed string // why a resource could not be made secondary
+	failed map[string]string // by resource: why it could not be made secondary
 }
 
 // askLimit bounds one question; hastd answers in milliseconds.
@@ -148,7 +155,7 @@ const askLimit = time.Second
 func (w *Watch) Run(ctx context.Context) {
 	tick := time.NewTicker(w.Every)
 	defer tick.Stop()
-	w.heard = make([]time.Time, len(w.Resources))
+	w.heard, w.failed = make([]time.Time, len(w.Resources)), map[string]string{}
 	for i := range w.heard {
 		w.heard[i] = time.Now()
 	}
@@ -243,8 +250,8 @@ func (w *Watch) follow(ctx context.Context, name string) {
 	if err := w.Storage.Role(ask, name, "secondary", false); err != nil {
 		text = err.Error()
 	}
-	if text != w.failed {
-		if w.failed = text; text != "" {
+	if text != w.failed[name] {
+		if w.failed[name] = text; text != "" {
 			w.Log.Warn("a resource in init could not be made secondary; it is tried again", "resource", name, "reason", text)
 		}
 	}

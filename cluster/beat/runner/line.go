@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -145,6 +147,7 @@ func (l *line) use(ctx context.Context, opened func()) error {
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
+	closeOnExec()
 	if err := port.SetReadTimeout(lineWait); err != nil {
 		return errors.Join(err, port.Close())
 	}
@@ -162,6 +165,19 @@ func (l *line) use(ctx context.Context, opened func()) error {
 	stop()
 	wg.Wait()
 	return errors.Join(err, wrote, port.Close())
+}
+
+// closeOnExec keeps what the library opened, without saying so itself, from the programs
+// that this process starts: a service would have the line for as long as it lives. All else
+// that is open here is not for them either. What is started in between has it still.
+func closeOnExec() {
+	const lastStandard = 2
+	list, _ := os.ReadDir("/proc/self/fd")
+	for _, f := range list {
+		if fd, err := strconv.Atoi(f.Name()); err == nil && fd > lastStandard {
+			unix.CloseOnExec(fd)
+		}
+	}
 }
 
 func (l *line) read(ctx context.Context, port serial.Port) error {

@@ -3,6 +3,9 @@ package runner
 import (
 	"bytes"
 	"context"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,6 +107,26 @@ func TestSerialLineThatIsStuck(t *testing.T) {
 	b.end()
 	if d := time.Since(began); d > 3*time.Second {
 		t.Errorf("it took %v to end", d)
+	}
+}
+
+// What this process starts does not have the line.
+func TestChildrenDoNotHaveTheLine(t *testing.T) {
+	t.Parallel()
+	a, b, c := wired(t, 0)
+	a.start()
+	b.start()
+	bothUp(t, a, b)
+	open, err := exec.Command("ls", "-l", "/proc/self/fd").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	device, err := filepath.EvalSymlinks(c.Device[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(open), device+"\n") {
+		t.Errorf("a child has %s:\n%s", device, open)
 	}
 }
 

@@ -256,7 +256,7 @@ func (r *Runner) send(e *beat.Effect) {
 	if l.conn == nil {
 		return
 	}
-	_, err := l.conn.WriteToUDPAddrPort(r.buf, netip.AddrPortFrom(l.peers[e.Node], uint16(r.o.Port)))
+	err := l.send(r.buf, l.peers[e.Node])
 	if err == nil {
 		r.sent.Add(1)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -45,9 +47,11 @@ func (r *Runner) newLink(i int) *udpLink {
 
 // route finds the interface by which a link's nodes are reached. A packet must not
 // leave by another one: what looks like two links would be one. The socket is bound to
-// the interface if that has the link's own address; an address that stands elsewhere
-// (on the loopback interface of a host with routes of its own) is left to its routes.
+// the interface if that has the link's own address. Where any node is reached by another
+// one (a witness behind a router, an own address on the loopback interface of a host with
+// routes of its own) everything is left to the routes: bound, it would not be reached.
 func (l *udpLink) route() (name string, index int, err error) {
+	elsewhere := false
 	for _, to := range l.peers {
 		routes, e := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: l.own.AsSlice()})
 		if e != nil || len(routes) == 0 {
@@ -64,14 +68,45 @@ func (l *udpLink) route() (name string, index int, err error) {
 			err = e
 			continue
 		}
-		for _, a := range list {
-			if p, e := netip.ParsePrefix(a.String()); e == nil && p.Addr().Unmap().WithZone("") == l.own {
-				return ifc.Name, ifc.Index, nil
-			}
+		if slices.ContainsFunc(list, func(a net.Addr) bool {
+			p, e := netip.ParsePrefix(a.String())
+			return e == nil && p.Addr().Unmap().WithZone("") == l.own
+		}) {
+			name, index = ifc.Name, ifc.Index
+		} else {
+			elsewhere = true
 		}
+	}
+	if name != "" && !elsewhere {
+		return name, index, nil
+	}
+	if name, index, ok := l.unplugged(); ok {
+		return name, index, nil
+	}
+	if elsewhere {
 		return "", 0, nil
 	}
 	return "", 0, err
+}
+
+// unplugged is the interface with the link's own address, if it has no carrier. Its routes
+// went with that; those that are left lead over another link.
+func (l *udpLink) unplugged() (name string, index int, ok bool) {
+	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return "", 0, false
+	}
+	for _, a := range list {
+		if own, _ := netip.AddrFromSlice(a.IP); own.Unmap() != l.own {
+			continue
+		}
+		link, err := netlink.LinkByIndex(a.LinkIndex)
+		if err != nil || linkUp(link.Attrs()) {
+			return "", 0, false
+		}
+		name, index, ok = link.Attrs().Name, a.LinkIndex, true
+	}
+	return name, index, ok
 }
 
 // lookAtLinks opens what is not open, and anew what is bound to an interface that is
@@ -127,6 +162,22 @@ func (l *udpLink) open() error {
 	conn, gate := l.conn, beat.NewGate(beat.NewCodec(l.r.o.Cluster, l.r.o.Key))
 	l.wg.Go(func() { l.listen(conn, gate) })
 	return nil
+}
+
+// send does not wait for room in the socket: an interface that takes nothing must silence
+// neither the other links nor the serial line.
+func (l *udpLink) send(b []byte, to netip.Addr) error {
+	var at unix.Sockaddr = &unix.SockaddrInet6{Port: l.r.o.Port, Addr: to.As16()}
+	if to.Is4() {
+		at = &unix.SockaddrInet4{Port: l.r.o.Port, Addr: to.As4()}
+	}
+	raw, err := l.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Control(func(fd uintptr) { sent = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT, at) })
+	return errors.Join(err, os.NewSyscallError("sendto", sent))
 }
 
 func (l *udpLink) close() {
