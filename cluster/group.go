@@ -44,7 +44,7 @@ type Group struct {
 	faultOf  Kind
 	faultAt  int      // the part
 	violated bool     // it was up here outside the controller while it was up elsewhere
-	cause    string   // Event.Reason of the standing at that time
+	cause    string   // Event.Reason of the standing when the last part began to go up
 	retryAt  Instant  // a fault of a resource is not forgotten before this, nor a stuck part tried
 	backoff  Duration // how long the next one waits
 
@@ -335,6 +335,7 @@ func (g *Group) begin(i int, goUp bool) {
 	g.op, g.at, g.isUp, g.broken = g.lastOp, i, goUp, ""
 	if goUp {
 		p.is, p.reason, p.stray = goingUp, "", false
+		g.cause = g.facts.Reason // what changes from here on, the attempt may not have known
 		g.limit = g.now.add(p.UpLimit)
 		g.emit(Effect{Kind: EffUp, Part: i, Op: g.op, Try: p.tries})
 		return
@@ -431,7 +432,7 @@ func (g *Group) lost(i int, why string) {
 // go up on the other.
 func (g *Group) leave(i int, why string) {
 	p := &g.parts[i]
-	g.fault, g.faultOf, g.faultAt, g.cause = p.Name+": "+why, p.Kind, i, g.facts.Reason
+	g.fault, g.faultOf, g.faultAt = p.Name+": "+why, p.Kind, i
 	g.retryAt = g.now.add(g.backoff)
 	g.backoff = min(2*g.backoff, lastBackoff)
 	g.emit(Effect{Kind: EffReport, Part: i, Reason: why})
@@ -444,7 +445,7 @@ func (g *Group) leave(i int, why string) {
 }
 
 // forget lets a node return to the field once what kept its replica from being
-// promoted has changed. Other faults wait for a person.
+// promoted has changed since that was tried. Other faults wait for a person.
 func (g *Group) forget() {
 	if g.fault != "" && g.faultOf == Resource && !g.violated && g.facts.Reason != g.cause && g.now >= g.retryAt && g.allDown() {
 		g.fault = ""

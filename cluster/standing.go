@@ -10,6 +10,7 @@ type Replica struct {
 	Status     string
 	Connection string
 	Disk       string
+	New        bool // nothing was ever written to it, nor copied
 	PeerRole   string
 	PeerDisk   string
 	Suspended  string // why I/O is suspended; "" if it is not
@@ -52,8 +53,13 @@ func Standing(replicas []Replica) (fit bool, demotion uint8, reason string) {
 
 func standing(r *Replica) (bool, uint8, string) {
 	// What the peer is goes with it: a refusal because the peer is primary is over
-	// once it is not.
-	is := fmt.Sprintf("%s is %s here, %s, peer %s", r.Name, r.Disk, r.Connection, r.PeerRole)
+	// once it is not. So does whether the replica is new: alone it is refused until a
+	// person says that it is the good one.
+	disk := r.Disk
+	if r.New && disk == "uptodate" {
+		disk = "new"
+	}
+	is := fmt.Sprintf("%s is %s here, %s, peer %s", r.Name, disk, r.Connection, r.PeerRole)
 	peerGood := r.Connection == "connected" && r.PeerDisk == "uptodate"
 	switch {
 	case !r.Reached:

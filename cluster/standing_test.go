@@ -19,8 +19,12 @@ func TestStanding(t *testing.T) {
 		demotion uint8
 		says     string
 	}{
-		"in sync":         {good, true, 0, "data is uptodate here, connected, peer primary"},
-		"alone, in sync":  {with(func(r *Replica) { r.Connection, r.PeerRole, r.PeerDisk = "connecting", "unknown", "unknown" }), true, 0, "connecting"},
+		"in sync":        {good, true, 0, "data is uptodate here, connected, peer primary"},
+		"alone, in sync": {with(func(r *Replica) { r.Connection, r.PeerRole, r.PeerDisk = "connecting", "unknown", "unknown" }), true, 0, "connecting"},
+		"new, alone": {with(func(r *Replica) {
+			r.New, r.Connection, r.PeerRole, r.PeerDisk = true, "connecting", "unknown", "unknown"
+		}), true, 0, "data is new here, connecting, peer unknown"},
+		"new, behind":     {with(func(r *Replica) { r.New, r.Disk = true, "outdated" }), true, demotedBehind, "data is outdated here"},
 		"behind, helped":  {with(func(r *Replica) { r.Disk = "inconsistent" }), true, demotedBehind, "inconsistent"},
 		"no disk, helped": {with(func(r *Replica) { r.Disk = "failed" }), true, demotedDisk, "failed"},
 		"behind, alone":   {with(func(r *Replica) { r.Disk, r.Connection = "outdated", "connecting" }), false, 0, "its peer cannot help"},
@@ -60,5 +64,30 @@ func TestLost(t *testing.T) {
 		if r.Lost() != c.lost {
 			t.Errorf("%+v: lost %v", c, r.Lost())
 		}
+	}
+}
+
+// A promotion is refused because the replica is new; a person says meanwhile that it is the
+// good one. That was heard of before the refusal was, and it is no less a reason to try again.
+func TestStandingThatChangesDuringTheAttempt(t *testing.T) {
+	for _, heard := range []bool{false, true} {
+		d := newDesk(t, standard(Part{Name: "group1/resource/data", Kind: Resource, UpLimit: 10 * Second, DownLimit: Second}, service("app")))
+		d.tell(Event{Kind: EvStanding, Fit: true, Reason: "data is new here"})
+		d.hangs["+data"] = true
+		d.tell(Event{Kind: EvElected, Master: true})
+		if heard {
+			d.tell(Event{Kind: EvStanding, Fit: true, Reason: "data is uptodate here"})
+		}
+		d.hangs["+data"] = false
+		d.tell(Event{Kind: EvDone, Op: d.g.op, Err: "promotion refused: this replica is new"})
+		d.is(Faulted)
+		d.pass(lastBackoff)
+		if heard {
+			d.is(Online)
+			continue
+		}
+		d.is(Faulted) // nothing changed: what was refused would be again
+		d.tell(Event{Kind: EvStanding, Fit: true, Reason: "data is uptodate here"})
+		d.is(Online)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"hastd/cluster"
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/exit"
+	"hastd/metadata"
 )
 
 // storage is hastd behind its control socket.
@@ -48,7 +49,7 @@ func (s *storage) Replica(ctx context.Context, resource string) (cluster.Replica
 	}
 	out := cluster.Replica{
 		Name: r.Name, Reached: true, Role: r.Role, Status: r.Status, Connection: r.Connection, Disk: r.Disk,
-		PeerRole: r.Peer.Role, PeerDisk: r.Peer.Disk,
+		New: r.Resuid == metadata.ID(0).String(), PeerRole: r.Peer.Role, PeerDisk: r.Peer.Disk,
 	}
 	if r.IO.Suspended {
 		out.Suspended = r.IO.Reason
