@@ -133,6 +133,12 @@ var troubles = []trouble{
 		return []string{"-c", newCluster(t, "data", "/nowhere/disk").file, "check", "> /dev/full"}
 	}, 74, `no space left on device`, `full`},
 
+	{"full disk behind standard output, JSON", func(t *testing.T) []string {
+		c := newCluster(t, "data", t.TempDir()+"/disk")
+		c.must("create", "data", "--size", "16MiB")
+		return c.args("--json", "dump", "data", "> /dev/full")
+	}, 74, `no space left on device`, `full`},
+
 	{"missing file", func(t *testing.T) []string {
 		c := newCluster(t)
 		return newCluster(t, "data", c.path("disk")).args("create", "data")
@@ -188,6 +194,21 @@ var troubles = []trouble{
 		return newCluster(t, "data", loop).args("create", "data")
 	}, 77, `the ext4 on /dev/loop\d+ reaches 1052672 bytes into the metadata area at its end: shrink it by that to 66056192 bytes`,
 		`e2fsck -f /dev/loop\d+ && resize2fs /dev/loop\d+ 64508K`},
+
+	{"something in the way whose end is not known", func(t *testing.T) []string {
+		disk := t.TempDir() + "/disk"
+		makeFile(t, disk, 64<<20)
+		f, err := os.OpenFile(disk, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt([]byte("NTFS    "), 3); err != nil {
+			t.Fatal(err)
+		}
+		return newCluster(t, "data", disk).args("create", "data")
+	}, 77, `the NTFS on .*/disk may reach 1052672 bytes into the metadata area at its end: where it ends is not known`,
+		`put the metadata elsewhere .*; or, if it ends before byte 66056192 or may be given up: hastctl create data --force`},
 
 	{"no command", func(*testing.T) []string { return nil }, 64, `no command given`, `hastctl help`},
 	{"unknown command", func(*testing.T) []string { return []string{"statsu"} }, 64, `unknown command "statsu"`, `status`},
@@ -510,5 +531,83 @@ func TestStartCleansUpAfterAKilledDaemon(t *testing.T) {
 	}
 	if _, err := os.Lstat(c.path("device")); !os.IsNotExist(err) {
 		t.Errorf("the link to the dead device is still there: %v", err)
+	}
+}
+
+// A component that was enlarged has its metadata at the old end: nobody takes it for an
+// empty one, and resize finds the replica again.
+func TestEnlargedComponentKeepsItsReplica(t *testing.T) {
+	for _, external := range []bool{false, true} {
+		t.Run(fmt.Sprintf("external=%v", external), func(t *testing.T) {
+			dir := t.TempDir()
+			c := newCluster(t, "data", dir+"/disk")
+			grows := dir + "/disk"
+			if external {
+				grows = dir + "/meta"
+				appendTo(t, c.file, fmt.Sprintf("on.alpha.metadata = %q\n", grows))
+			}
+			c.must("create", "data", "--size", "16MiB")
+			c.start()
+			c.must("role", "primary", "data", "--force")
+			c.must("role", "init", "data")
+			before := c.must("dump", "data")
+			resuid := regexp.MustCompile(`resuid +[0-9a-f]{16}`).FindString(before)
+			st, err := os.Stat(grows)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, size := range []int64{st.Size() + 64<<10, 40 << 20} {
+				if err := os.Truncate(grows, size); err != nil {
+					t.Fatal(err)
+				}
+				refused := func(code int, want string, args ...string) {
+					t.Helper()
+					if got, _, errs := call(c.args(args...)...); got != code || !strings.Contains(errs, want) || args[0] != "resize" && !strings.Contains(errs, "hastctl resize data") {
+						t.Errorf("%v: status %d, want %d with %q:\n%s", args, got, code, want, errs)
+					}
+				}
+				refused(77, "grew to", "create", "data")
+				refused(74, "grew from", "dump", "data")
+				refused(74, "grew from", "role", "secondary", "data")
+				if size != 40<<20 {
+					refused(73, "no room for the metadata", "resize", "data")
+				}
+			}
+			if out := c.must("resize", "data"); !strings.Contains(out, "moved the metadata") {
+				t.Errorf("resize says:\n%s", out)
+			}
+			if out := c.must("resize", "data"); !strings.Contains(out, "nothing to do") {
+				t.Errorf("a second resize says:\n%s", out)
+			}
+			if after := c.must("dump", "data"); resuid == "" || !strings.Contains(after, resuid) {
+				t.Errorf("not the same replica:\n%s%s", before, after)
+			}
+			c.must("role", "primary", "data")
+			c.must("role", "init", "data")
+			if err := os.Truncate(grows, st.Size()); err != nil {
+				t.Fatal(err)
+			}
+			if code, _, errs := call(c.args("dump", "data")...); code != 74 || !strings.Contains(errs, "holds no metadata") {
+				t.Errorf("an old copy was left behind: status %d:\n%s", code, errs)
+			}
+		})
+	}
+}
+
+// What was made to reach into the new room is not overwritten.
+func TestResizeRefusesAFilesystemThatGrewToo(t *testing.T) {
+	disk := t.TempDir() + "/disk"
+	c := newCluster(t, "data", disk)
+	c.must("create", "data", "--size", "16MiB")
+	c.start()
+	c.must("role", "secondary", "data")
+	c.must("role", "init", "data")
+	if err := os.Truncate(disk, 40<<20); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "mkfs.ext4", "-q", "-b", "4096", "-E", "nodiscard", disk, "39M")
+	code, _, errs := call(c.args("resize", "data")...)
+	if code != 77 || !strings.Contains(errs, "ext4") {
+		t.Errorf("status %d:\n%s", code, errs)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -129,7 +130,7 @@ func (a *app) ownership(role string, force bool) func(ctx context.Context, name 
 }
 
 // Where vipd was asked first, a group may be at work on the resource: so often, and so
-// long after each other, a promotion is tried again.
+// long after each other, a promotion is tried again. All tries have --timeout together.
 const (
 	busyTries = 30
 	busyPause = 100 * time.Millisecond
@@ -162,15 +163,24 @@ func (a *app) command(ctx context.Context, name, command string, body any, befor
 		done.Node = v.Node
 	}
 	err = a.eachOf(names, func(name string) error {
+		end := time.Now().Add(a.timeout)
+		try := func() (api.Resource, error) {
+			left := max(time.Until(end), busyPause) // what vipd granted at the last moment is tried once
+			return c.Within(left.Round(time.Millisecond)).Command(ctx, name, command, body)
+		}
 		if before != nil {
 			if err := before(ctx, name); err != nil {
 				return err
 			}
 		}
-		r, err := c.Command(ctx, name, command, body)
-		for n := 0; before != nil && exit.CodeOf(err) == exit.Again && n < busyTries; n++ {
-			time.Sleep(busyPause) // a group that may serve it now promotes it, too
-			r, err = c.Command(ctx, name, command, body)
+		r, err := try()
+		for n := 0; before != nil && exit.CodeOf(err) == exit.Again && n < busyTries && time.Until(end) > busyPause; n++ {
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(busyPause): // a group that may serve it now promotes it, too
+			}
+			r, err = try()
 		}
 		if err != nil {
 			return err
@@ -188,34 +198,30 @@ func (a *app) command(ctx context.Context, name, command string, body any, befor
 }
 
 func (a *app) writeEvent(ev api.Event) error {
-	var err error
 	if a.json {
-		err = json.NewEncoder(a.Out).Encode(ev)
-	} else {
-		line := fmt.Sprintf("%s %s %s", ev.Time.Local().Format(time.DateTime), ev.Name, ev.Kind)
-		switch {
-		case ev.Old != "" && ev.New != "":
-			line += fmt.Sprintf(" %s -> %s", ev.Old, ev.New)
-		case ev.New != "":
-			line += " " + ev.New
-		}
-		if ev.Reason != "" {
-			line += ": " + ev.Reason
-		}
-		_, err = fmt.Fprintln(a.Out, line)
+		return json.NewEncoder(a.Out).Encode(ev)
 	}
-	if err != nil {
-		return exit.New(exit.IO, "is its reader gone?", "write the event: %w", err)
+	line := fmt.Sprintf("%s %s %s", ev.Time.Local().Format(time.DateTime), ev.Name, ev.Kind)
+	switch {
+	case ev.Old != "" && ev.New != "":
+		line += fmt.Sprintf(" %s -> %s", ev.Old, ev.New)
+	case ev.New != "":
+		line += " " + ev.New
 	}
-	return nil
+	if ev.Reason != "" {
+		line += ": " + ev.Reason
+	}
+	_, err := fmt.Fprintln(a.Out, line)
+	return err
 }
 
 func (a *app) reloadCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload",
-		Short: "make the daemon read its configuration again",
-		Long: `reload makes the daemon read its configuration again. It applies what can change
-while resources run and says what needs a restart.`,
+		Short: "make hastd read its configuration again",
+		Long: `reload makes hastd, or with --control the daemon behind that socket, read its
+configuration again. It applies what can change while resources run and says what
+needs a restart.`,
 		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
@@ -233,7 +239,7 @@ while resources run and says what needs a restart.`,
 				fmt.Fprintf(a.Out, "changed: %s\n", s)
 			}
 			for _, s := range r.Restart {
-				fmt.Fprintf(a.Out, "needs a restart of hastd: %s\n", s)
+				fmt.Fprintf(a.Out, "needs a restart of %s: %s\n", cmp.Or(r.Daemon, "the daemon"), s)
 			}
 			if len(r.Changed)+len(r.Restart) == 0 {
 				fmt.Fprintln(a.Out, "nothing changed")
@@ -246,12 +252,14 @@ while resources run and says what needs a restart.`,
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "show the version of hastctl, and of the daemon if it runs",
-		Args:  cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
+		Short: "show the version of hastctl, and of hastd if it runs",
+		Long: `version shows which hastctl this is, and which hastd runs on this node; with
+--control, which daemon answers on that socket.`,
+		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := struct {
 				Hastctl build.Info   `json:"hastctl"`
-				Hastd   *api.Version `json:"hastd"`
+				Hastd   *api.Version `json:"hastd"` // or the daemon behind --control
 			}{Hastctl: build.Read()}
 			if c, err := a.client(); err == nil {
 				if d, err := c.Version(cmd.Context()); err == nil {
@@ -263,7 +271,7 @@ func (a *app) versionCommand() *cobra.Command {
 			}
 			fmt.Fprintln(a.Out, "hastctl", v.Hastctl)
 			if v.Hastd != nil {
-				fmt.Fprintln(a.Out, "hastd  ", v.Hastd.Info)
+				fmt.Fprintf(a.Out, "%-7s %v\n", cmp.Or(v.Hastd.Daemon, "hastd"), v.Hastd.Info)
 			}
 			return nil
 		},

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -27,6 +29,12 @@ metadata at the end survives.
 It is refused while a daemon or anything else holds the component, when it holds
 an older resource, and when a filesystem or partition reaches into the metadata
 area; it then says by how much to shrink. --force overrides the last two.
+
+Recognised are ext2, ext3, ext4, XFS, btrfs, swap, LVM physical volumes and partition
+tables (MBR, GPT), which say where they end; LUKS, md raid members, bcache, bcachefs,
+exFAT, FAT, f2fs, JFS, NTFS, reiserfs and ZFS, which are taken to use all of the
+component; and the internal metadata of DRBD. Of anything else nothing is known: look
+yourself (wipefs, blkid) before you run create over it.
 
 --size makes a missing file (never a device) so large that the resource's device
 has that size. --assume-clean promises that both replicas are equal already (for
@@ -53,6 +61,7 @@ it on both nodes or not at all.`,
 					return err
 				}
 				if !a.json {
+					a.tellOfView(p.Resource)
 					return nil
 				}
 				d, err := component.ReadDump(p)
@@ -68,6 +77,24 @@ it on both nodes or not at all.`,
 	f.BoolVar(&opts.AssumeClean, "assume-clean", false, "promise that both replicas are equal already")
 	f.BoolVar(&opts.Force, "force", false, "overwrite an older resource, or the end of a filesystem")
 	return c
+}
+
+// tellOfView says what goes with a replica that is made anew: with votes this node may
+// still count as in sync by what vipd remembers.
+func (a *app) tellOfView(resource string) {
+	c, err := a.config()
+	if err != nil || c.Cluster.Quorum != conf.QuorumMajority {
+		return
+	}
+	n, err := a.self(c)
+	if err != nil {
+		return
+	}
+	_, vipd := c.Effective(n)
+	view := filepath.Join(vipd.State, "view")
+	if _, err := os.Stat(view); err == nil {
+		fmt.Fprintf(a.Out, "%s: warning: vipd remembers the replica that was here: stop vipd, remove %s, then start hastd and vipd\n", resource, view)
+	}
 }
 
 func (a *app) dumpCommand() *cobra.Command {
@@ -99,6 +126,41 @@ the component ("hastctl list" then shows what matters).`,
 	}
 }
 
+func (a *app) resizeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "resize NAME|all",
+		Short: "find a replica again whose component was enlarged",
+		Long: `resize moves the metadata of a resource from the old end of its component (or of
+its metadata device) to the new one. It is needed when that grew: metadata stands at
+the end, and hastd does not find it there any more. It says so, and create and dump
+do. Nothing is lost, and nothing is copied afterwards.
+
+The device of the resource keeps its size. It is made larger by creating both
+replicas anew: docs/failover.md has the steps.
+
+It is refused while a daemon or anything else holds the component, while something on
+it reaches beyond the old end, and if the growth has no room for the metadata. Cut off
+by a crash, it is carried out again.`,
+		Args: cobra.ExactArgs(1), ValidArgsFunction: once(a.completeNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.eachComponent(args[0], func(_ *conf.Resource, p component.Place) error {
+				out := io.Writer(a.Out)
+				if a.json {
+					out = io.Discard
+				}
+				if err := component.Resize(p, out); err != nil || !a.json {
+					return err
+				}
+				d, err := component.ReadDump(p)
+				if err != nil {
+					return err
+				}
+				return a.writeJSON(d)
+			})
+		},
+	}
+}
+
 // eachComponent finds the components of NAME|all on this node.
 func (a *app) eachComponent(name string, f func(r *conf.Resource, p component.Place) error) error {
 	c, err := a.config()
@@ -109,6 +171,7 @@ func (a *app) eachComponent(name string, f func(r *conf.Resource, p component.Pl
 	if err != nil {
 		return err
 	}
+	hastd, _ := c.Effective(n)
 	names := []string{name}
 	if name == all {
 		names = names[:0]
@@ -133,7 +196,7 @@ func (a *app) eachComponent(name string, f func(r *conf.Resource, p component.Pl
 			return exit.New(exit.Usage, "run it on one of them, or name the node with --node",
 				"resource %s has components on nodes %s and %s, not on %s", name, r.On[0].Node, r.On[1].Node, n.Name)
 		}
-		return f(r, component.Place{Resource: name, Node: n.Name, Local: on.Local, Metadata: on.Metadata})
+		return f(r, component.Place{Resource: name, Node: n.Name, Local: on.Local, Metadata: on.Metadata, State: hastd.State})
 	})
 }
 

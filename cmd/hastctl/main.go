@@ -2,8 +2,8 @@
 // replicas, switches roles, watches and repairs.
 //
 // Data goes to standard output, errors and hints to standard error, and the exit
-// status says what kind of failure it was. Apart from create, dump, check and
-// keygen, which work on files and devices, every command asks the daemon through
+// status says what kind of failure it was. Apart from create, dump, resize, check
+// and keygen, which work on files and devices, every command asks the daemon through
 // its control socket; hastctl itself decides nothing.
 package main
 

@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string, io stdio) error {
 		err = usageError(cmd, err)
 	}
 	if err == nil && out.err != nil {
-		err = exit.New(exit.IO, "is the disk behind standard output full, or its reader gone?", "write the answer: %w", out.err)
+		err = out.err
 	}
 	return err
 }
@@ -94,7 +94,7 @@ again), 77 refused by a policy or rule, 78 mistakes in the configuration. With
 	f.DurationVar(&a.timeout, "timeout", api.DefaultTimeout, "how long a command may wait; an order to a group 1m15s unless given")
 	root.RegisterFlagCompletionFunc("node", a.completeNodes)
 	root.AddCommand(
-		a.createCommand(), a.dumpCommand(),
+		a.createCommand(), a.dumpCommand(), a.resizeCommand(),
 		a.roleCommand(), a.statusCommand(), a.listCommand(), a.eventsCommand(),
 		a.connectCommand(), a.disconnectCommand(), a.resumeCommand(), a.recoverCommand(),
 		a.clusterCommand(), a.nodeCommand(), a.groupCommand(), a.vipCommand(), a.clearCommand(), a.summaryCommand(),
@@ -230,7 +230,7 @@ func (a *app) eachOf(names []string, f func(name string) error) error {
 }
 
 // checkedWriter remembers the first failure, so that a full disk behind standard
-// output is not taken for success.
+// output is not taken for success. It says what it is: who writes may pass it on.
 type checkedWriter struct {
 	w   io.Writer
 	err error
@@ -240,8 +240,10 @@ func (c *checkedWriter) Write(b []byte) (int, error) {
 	if c.err != nil {
 		return 0, c.err
 	}
-	var n int
-	n, c.err = c.w.Write(b)
+	n, err := c.w.Write(b)
+	if err != nil {
+		c.err = exit.New(exit.IO, "is the disk behind standard output full, or its reader gone?", "write the answer: %w", err)
+	}
 	return n, c.err
 }
 

@@ -5,9 +5,18 @@ import (
 	"testing"
 	"time"
 
+	"hastd/cluster/view"
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/exit"
+	"hastd/conf"
 )
+
+// What the configuration may have is what the views have room for.
+func TestConfigurationFitsIntoTheViews(t *testing.T) {
+	if conf.MaxVoters != view.MaxNodes || conf.MaxOwned != view.MaxResources || conf.MaxClaim != view.MaxName-len(claimPrefix) {
+		t.Errorf("%d nodes, %d resources, names of %d bytes", conf.MaxVoters, conf.MaxOwned, conf.MaxClaim)
+	}
+}
 
 // With quorum off the nodes and links are told all the same.
 func TestClusterWithQuorumOff(t *testing.T) {

@@ -251,8 +251,27 @@ func (s *server) untilDone(ctx context.Context, what string, do func() error) {
 	}
 }
 
-// abortLimit bounds what an abort waits for: that hastd took the orders.
-const abortLimit = 2 * time.Second
+const (
+	// abortLimit bounds what an abort waits for: that hastd took the orders.
+	abortLimit = 2 * time.Second
+	// abortPause is the time between two tries, while hastd carries out another order.
+	abortPause = 20 * time.Millisecond
+)
+
+// forceDown demotes, as soon as an order under way has ended: the group's own, for one.
+func forceDown(ctx context.Context, st *storage, resource string) error {
+	for {
+		err := st.Role(ctx, resource, "secondary", true)
+		if err == nil || !st.Again(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(abortPause):
+		}
+	}
+}
 
 // abortNode ends everything at once: what applications have under way fails. The groups
 // go down in their own time.
@@ -274,7 +293,7 @@ func (s *server) abortNode(who string) error {
 	for _, name := range s.quorum.replicas() {
 		wg.Go(func() {
 			_ = st.Fail(ctx, name) // refused unless it is suspended
-			if err := st.Role(ctx, name, "secondary", true); err != nil && !st.Gone(err) {
+			if err := forceDown(ctx, st, name); err != nil && !st.Gone(err) {
 				s.o.Log.Error("a resource is not secondary yet", "resource", name, "reason", err)
 			}
 		})
@@ -361,7 +380,7 @@ func (s *server) awaitJoined(ctx context.Context) error {
 			if n.Reason != "" {
 				why = fmt.Sprintf("%s: %s", n.Reason, why)
 			}
-			return exit.New(exit.Again, "it goes on; if the others are down for certain: hastctl node start --others-are-down", "node %s is %s: %s", s.Node(), n.State, why)
+			return exit.New(exit.Again, "it goes on; "+s.quorum.alone(), "node %s is %s: %s", s.Node(), n.State, why)
 		case <-changed:
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -198,6 +199,62 @@ func TestOthersAreDown(t *testing.T) {
 	})
 }
 
+// TestResourceInNoViewIsTakenByForce: the cluster was begun with one node, and the replicas
+// were never compared. A person may say that the one here is good, though a group decides.
+func TestResourceInNoViewIsTakenByForce(t *testing.T) {
+	t.Parallel()
+	v := newVoters(t, `
+[resource.data]
+on.alpha.local = "/dev/vg0/data"
+on.bravo.local = "/dev/vg0/data"
+[group.data]
+nodes = ["alpha", "bravo"]
+resources = ["data"]
+`)
+	v.run("alpha")
+	v.until("alpha", "joining")
+	impatient := api.NewGroupClient(v.path("alpha.sock"), 300*time.Millisecond)
+	if _, err := impatient.OrderNode(t.Context(), "start", api.NodeRequest{}); !strings.Contains(exit.HintOf(err), "--bootstrap") {
+		t.Errorf("no membership is known: %v, hint %s", err, exit.HintOf(err))
+	}
+	v.order("alpha", "start", api.NodeRequest{Bootstrap: true})
+	if _, err := v.c["alpha"].Own(t.Context(), "data", false); exit.CodeOf(err) != exit.Refused || !strings.Contains(exit.HintOf(err), "--force") {
+		t.Errorf("without force: %v, hint %s", err, exit.HintOf(err))
+	}
+	// There is no hastd: nobody waits until it is served.
+	if _, err := impatient.Own(t.Context(), "data", true); exit.CodeOf(err) == exit.Refused {
+		t.Errorf("by force: %v", err)
+	}
+	v.cluster("alpha", "it owns the resource", func(c api.Cluster) bool {
+		return len(c.Resources) == 1 && c.Resources[0].Owner == "alpha"
+	})
+}
+
+// TestReloadTellsWhatTheVotesDoNotWorkByYet, each time it is asked.
+func TestReloadTellsWhatTheVotesDoNotWorkByYet(t *testing.T) {
+	t.Parallel()
+	resource := func(name string) string {
+		return fmt.Sprintf("[resource.%[1]s]\non.alpha.local = \"/dev/vg0/%[1]s\"\non.bravo.local = \"/dev/vg0/%[1]s\"\n", name)
+	}
+	v := newVoters(t, resource("old"))
+	v.run("alpha")
+	v.until("alpha", "joining")
+	text, err := os.ReadFile(v.path("hast.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.NewReplacer(`"600ms"`, `"700ms"`, `"200ms"`, `"300ms"`, `"50ms"`, `"60ms"`, resource("old"), resource("new")).Replace(string(text))
+	if err := os.WriteFile(v.path("hast.toml"), []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r, err := v.c["alpha"].Reload(t.Context())
+		if got := strings.Join(r.Restart, ", "); err != nil || got != "cluster.heartbeat, cluster.lease, cluster.rejoin, resource.new added, resource.old removed" {
+			t.Errorf("%s, %v", got, err)
+		}
+	}
+}
+
 // slowGroup has a service whose stop takes its time.
 const slowGroup = `
 [group.data]
@@ -254,5 +311,56 @@ func TestStopTakesItsTime(t *testing.T) {
 	v.order("alpha", "abort", api.NodeRequest{})
 	if _, err := os.Stat(v.path("slow")); err != nil {
 		t.Errorf("the abort waited for %v", time.Since(began))
+	}
+}
+
+// hastd carries out one order at a time: an abort comes after the group's own.
+func TestForceDownWaitsForAnOrder(t *testing.T) {
+	socket := t.TempDir() + "/hastd.sock"
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy := 3
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if busy--; busy >= 0 {
+			w.WriteHeader(http.StatusConflict)
+			fmt.Fprint(w, `{"error":"another order for this resource is being carried out","code":75}`)
+			return
+		}
+		fmt.Fprint(w, `{"name":"data","role":"secondary"}`)
+	})}
+	go s.Serve(l)
+	t.Cleanup(func() { s.Close() })
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := forceDown(ctx, newStorage(socket), "data"); err != nil || busy != -1 {
+		t.Errorf("%v, after %d answers", err, 3-busy)
+	}
+}
+
+// A resource that was added to the file is not unknown: vipd has to be started again.
+func TestAddedResourceNeedsARestart(t *testing.T) {
+	v := newVoters(t, "")
+	v.run("alpha")
+	v.until("alpha", "joining")
+	added := "[resource.log]\non.alpha.local = \"/nowhere\"\non.bravo.local = \"/nowhere\"\n"
+	f, err := os.OpenFile(v.path("hast.toml"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(added); err != nil {
+		t.Fatal(err)
+	}
+	_, err = v.c["alpha"].Own(context.Background(), "log", false)
+	if exit.CodeOf(err) != exit.Refused || !strings.Contains(exit.HintOf(err), "hastctl node restart") {
+		t.Errorf("%v, hint %q", err, exit.HintOf(err))
+	}
+	if _, err := v.c["alpha"].Own(context.Background(), "lag", false); exit.CodeOf(err) != exit.Usage {
+		t.Errorf("a resource that nobody has: %v", err)
+	}
+	if r, err := v.c["alpha"].Reload(context.Background()); err != nil || r.Daemon != "vipd" || len(r.Restart) != 1 || r.Restart[0] != "resource.log added" {
+		t.Errorf("reload: %+v, %v", r, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"hastd/cluster/view"
 	"hastd/cmd/internal/exit"
+	"hastd/conf"
 )
 
 // Own waits until the cluster's view gives a resource to this node, as a person wants.
@@ -16,14 +17,20 @@ func (s *server) Own(ctx context.Context, resource string, force bool) error {
 		return s.needsMajority("nobody owns a resource")
 	}
 	if !slices.Contains(q.replicas(), resource) {
+		if s.added(resource) {
+			return exit.New(exit.Refused, "hastctl node restart, on every node of the cluster", "vipd on node %s does not know resource %q yet: it was added to %s after vipd started", s.Node(), resource, s.o.Flags.File)
+		}
 		return exit.New(exit.Usage, "hastctl list shows the resources of this node", "resource %q has no replica on node %s", resource, s.Node())
 	}
 	if err := s.running(ctx); err != nil {
 		return err
 	}
 	if u := q.seated(resource); u != nil && !(force && q.orphaned(resource)) {
-		return exit.New(exit.Refused, "hastctl group switch "+u.conf.Name+", on the node where it is online; hastctl group online "+u.conf.Name+" where it was taken offline",
-			"group %s decides where %s is primary", u.conf.Name, resource)
+		hint := "hastctl group switch " + u.conf.Name + ", on the node where it is online; hastctl group online " + u.conf.Name + " where it was taken offline"
+		if st := q.run().Status(); st.View != nil && st.View.Resource(resource) == nil {
+			hint = "its two replicas were not compared yet: start hastd on both nodes; if the other replica is lost: hastctl role primary " + resource + " --force"
+		}
+		return exit.New(exit.Refused, hint, "group %s decides where %s is primary", u.conf.Name, resource)
 	}
 	if on, err := q.takesPart(); !on {
 		if err != nil {
@@ -38,12 +45,19 @@ func (s *server) Own(ctx context.Context, resource string, force bool) error {
 	return q.acquire(ctx, resource, false)
 }
 
-// orphaned says whether nobody who is heard owns a resource: then a person may say who is
-// to own it even if a group would else.
+// added says whether the configuration gave this node a replica of a resource since vipd
+// started.
+func (s *server) added(resource string) bool {
+	c, err := conf.Load(s.o.Flags.File)
+	return err == nil && slices.ContainsFunc(c.ResourceOn(s.Node()), func(r *conf.Resource) bool { return r.Name == resource })
+}
+
+// orphaned says whether nobody who is heard owns a resource, as one that is in no view yet:
+// then a person may say who is to own it even if a group would else.
 func (q *quorum) orphaned(resource string) bool {
 	st := q.run().Status()
 	r := st.View.Resource(resource)
-	return r != nil && r.Owner != q.self && !st.Heard.Has(r.Owner)
+	return r == nil || r.Owner != q.self && !st.Heard.Has(r.Owner)
 }
 
 // needsMajority refuses what makes no sense with quorum off.
@@ -65,7 +79,7 @@ func (q *quorum) seize(ctx context.Context, resource string) error {
 		if why == "" {
 			why = "it is in no view of the cluster yet"
 		}
-		return exit.New(exit.Refused, "hastctl cluster status tells more; if the others are down for certain: hastctl node start --others-are-down",
+		return exit.New(exit.Refused, "hastctl cluster status tells more; "+q.alone(),
 			"node %s cannot own %s: %s", q.s.Node(), resource, why)
 	}
 	r := st.View.Resource(resource)
@@ -92,6 +106,14 @@ func (q *quorum) seize(ctx context.Context, resource string) error {
 		}
 	}
 	return q.acquire(ctx, resource, true)
+}
+
+// alone is what a person can do where the others are waited for.
+func (q *quorum) alone() string {
+	if q.run().Status().View == nil {
+		return "if the cluster is new, and the others are down for certain: hastctl node start --bootstrap"
+	}
+	return "if the others are down for certain: hastctl node start --others-are-down"
 }
 
 // used asks the owner for a resource, and waits for what it says; nothing if it gives it

@@ -47,6 +47,13 @@ func newClient(daemon, socket string, timeout time.Duration) *Client {
 	return &Client{daemon, socket, timeout, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
+// Within is the client with another bound for each command.
+func (c *Client) Within(timeout time.Duration) *Client {
+	other := *c
+	other.timeout = timeout
+	return &other
+}
+
 // Status asks for all resources.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status

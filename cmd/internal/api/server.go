@@ -44,11 +44,15 @@ const writeTimeout = 10 * time.Second
 type server struct{ b Backend }
 
 // common answers what every daemon is asked.
-type common struct{ d Daemon }
+type common struct {
+	program string
+	d       Daemon
+}
 
-// handle makes a handler of the common requests and those of routes.
-func handle(d Daemon, routes func(mux *http.ServeMux)) http.Handler {
-	c := &common{d}
+// handle makes a handler of the common requests and those of routes, for the daemon of
+// this name.
+func handle(program string, d Daemon, routes func(mux *http.ServeMux)) http.Handler {
+	c := &common{program, d}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/version", c.version)
 	mux.HandleFunc("GET /v1/events", c.events)
@@ -63,7 +67,7 @@ func handle(d Daemon, routes func(mux *http.ServeMux)) http.Handler {
 // NewHandler serves the API over b.
 func NewHandler(b Backend) http.Handler {
 	s := &server{b}
-	return handle(b, func(mux *http.ServeMux) {
+	return handle("hastd", b, func(mux *http.ServeMux) {
 		mux.HandleFunc("GET /v1/resources", s.status)
 		mux.HandleFunc("GET /v1/resources/{name}", s.resource)
 		mux.HandleFunc("POST /v1/resources/{name}/{command}", s.command)
@@ -71,7 +75,7 @@ func NewHandler(b Backend) http.Handler {
 }
 
 func (s *common) version(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, Version{build.Read(), s.d.Node(), 1})
+	answer(w, http.StatusOK, Version{build.Read(), s.program, s.d.Node(), 1})
 }
 
 func (s *server) status(w http.ResponseWriter, r *http.Request) {
@@ -233,6 +237,7 @@ func (s *common) reload(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	res.Daemon = s.program
 	if res.Changed == nil {
 		res.Changed = []string{}
 	}

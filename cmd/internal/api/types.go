@@ -135,6 +135,7 @@ type RecoverRequest struct {
 
 // ReloadResult is the answer to POST /v1/reload.
 type ReloadResult struct {
+	Daemon  string   `json:"daemon"`  // hastd vipd
 	Changed []string `json:"changed"` // settings in force now
 	Restart []string `json:"restart"` // settings that need a restart of the daemon
 }
@@ -142,8 +143,9 @@ type ReloadResult struct {
 // Version is the answer to GET /v1/version.
 type Version struct {
 	build.Info
-	Node string `json:"node"`
-	API  int    `json:"api"` // 1
+	Daemon string `json:"daemon"` // hastd vipd
+	Node   string `json:"node"`
+	API    int    `json:"api"` // 1
 }
 
 // Failure is the body of every answer that is not a success.

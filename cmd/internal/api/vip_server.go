@@ -27,7 +27,7 @@ type groupServer struct{ b GroupBackend }
 // NewGroupHandler serves vipd's API over b.
 func NewGroupHandler(b GroupBackend) http.Handler {
 	s := &groupServer{b}
-	return handle(b, func(mux *http.ServeMux) {
+	return handle("vipd", b, func(mux *http.ServeMux) {
 		mux.HandleFunc("GET /v1/groups", s.groups)
 		mux.HandleFunc("GET /v1/groups/{name}", s.group)
 		mux.HandleFunc("POST /v1/groups/{name}/{order}", s.order)

@@ -1,5 +1,5 @@
-// Package component makes and shows the metadata of local components without a
-// daemon: hastctl create and hastctl dump. It opens a component as the daemon
+// Package component makes, shows and moves the metadata of local components without a
+// daemon: hastctl create, dump and resize. It opens a component as the daemon
 // does, for itself alone, so it is refused while a daemon holds it.
 //
 // It never changes a byte of the data area, and never decides which replica is
@@ -17,6 +17,7 @@ import (
 	"hastd/cmd/internal/exit"
 	"hastd/conf"
 	"hastd/metadata"
+	"hastd/replicate/runner"
 )
 
 // Place says which component of which resource is meant.
@@ -25,6 +26,7 @@ type Place struct {
 	Node     string
 	Local    string // path of the component
 	Metadata string // path of the metadata device, or conf.MetadataInternal
+	State    string // folder in which hastd remembers how large it was
 }
 
 func (p *Place) internal() bool { return p.Metadata == conf.MetadataInternal }
@@ -153,6 +155,24 @@ func (o *opened) close() {
 // image reads the whole metadata area. What cannot be read is missing in it, as
 // the daemon would see it.
 func (o *opened) image() (*metadata.Image, error) {
+	img, first := o.read()
+	if img.Super[0] == nil && img.Super[1] == nil {
+		return nil, o.ioError("read metadata of", o.meta.Path(), first)
+	}
+	return img, nil
+}
+
+// whole is an image of which nothing is missing.
+func (o *opened) whole() (*metadata.Image, error) {
+	img, err := o.read()
+	if err != nil {
+		return nil, o.ioError("read metadata of", o.meta.Path(), err)
+	}
+	return img, nil
+}
+
+// read reads what it can, and says what failed first.
+func (o *opened) read() (*metadata.Image, error) {
 	l := o.layout
 	img := &metadata.Image{Layout: l, SectorSize: uint32(o.data.SectorSize())}
 	var first error
@@ -172,7 +192,7 @@ func (o *opened) image() (*metadata.Image, error) {
 	if sb, err := metadata.Inspect(img); err == nil && !o.internal() {
 		// The map's place depends on how much data the replica was made for; the
 		// component may have grown since.
-		if old, err := metadata.External(o.meta.Size(), sb.Super.DataSize); err == nil {
+		if old, err := metadata.External(l.End, sb.Super.DataSize); err == nil {
 			l = old
 			img.Layout, o.layout = l, l
 		}
@@ -183,8 +203,21 @@ func (o *opened) image() (*metadata.Image, error) {
 	if img.Map = read(l.Map, l.MapPages*metadata.PageSize); img.Map == nil {
 		img.Map = make([]byte, l.MapPages*metadata.PageSize)
 	}
-	if img.Super[0] == nil && img.Super[1] == nil {
-		return nil, o.ioError("read metadata of", o.meta.Path(), first)
+	return img, first
+}
+
+// oldSize is the size at whose end the metadata stands if the device grew since hastd
+// last had it open; else 0.
+func (o *opened) oldSize() (int64, error) {
+	old, err := runner.OldSize(o.State, o.Resource, o.meta)
+	if err != nil {
+		return 0, &exit.Error{Code: exit.IO, Text: fmt.Sprintf("%s: whether %s grew cannot be told: %v", &o.Place, o.meta.Path(), err),
+			Hint: "run hastctl as root; make that file readable", Err: err}
 	}
-	return img, nil
+	return old, nil
+}
+
+// wayOut is what to do about a device that grew.
+func (o *opened) wayOut() string {
+	return fmt.Sprintf("hastctl resize %s moves the metadata to the new end and keeps the replica", o.Resource)
 }

@@ -66,6 +66,98 @@ func TestCreationCutAnywhereIsNeverAMixture(t *testing.T) {
 	}
 }
 
+// A power loss at any write of a move leaves a whole replica at the old end, where the
+// size that hastd remembers finds it, or at the new one; the move is then carried out to
+// its end, and no old copy is left.
+func TestMoveCutAnywhereIsCarriedOut(t *testing.T) {
+	const was, size = 8 << 20, 16 << 20
+	const changed = 100 // a byte of the map that the first flush of the replica wrote
+	disk := make([]byte, size)
+	layout := func(size int64) metadata.Layout {
+		l, err := metadata.Internal(size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	from, to := layout(was), layout(size)
+	ws, err := metadata.Create(from, metadata.Superblock{Resource: "data", Resuid: 7, SectorSize: 512, ExtentSize: 2 << 20, Keepdirty: 256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range ws {
+		copy(disk[w.Offset:], w.Data)
+	}
+	disk[from.Map+changed] ^= 1
+	want := string(disk[from.Map:][:metadata.PageSize])
+	image := func(disk []byte, l metadata.Layout) *metadata.Image {
+		img := &metadata.Image{Layout: l}
+		for i := range 2 {
+			img.Super[i] = disk[l.Super[i]:][:metadata.SuperblockSize]
+			img.Log[i] = disk[l.Log[i]:][:metadata.LogSize]
+		}
+		img.Map = disk[l.Map:][:l.MapPages*metadata.PageSize]
+		return img
+	}
+	o := &opened{Place: Place{Resource: "data", Local: "disk"}, layout: to}
+	plan := func(disk []byte) (*moving, error) {
+		old := image(disk, from)
+		d, err := metadata.Inspect(old)
+		if err != nil {
+			return nil, err
+		}
+		m := &moving{from: from, to: to, old: old, super: d.Super, newest: d.Newest}
+		return m, o.judge(m, image(disk, to))
+	}
+	whole := func(disk []byte, l metadata.Layout) bool {
+		d, err := metadata.Inspect(image(disk, l))
+		return err == nil && d.Super.Resuid == 7 && d.LogError == [2]error{} && string(disk[l.Map:][:metadata.PageSize]) == want
+	}
+	m, err := plan(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := m.steps()
+	for cut := range len(steps) + 1 {
+		for _, torn := range []bool{false, true} { // the last superblock half written
+			after := append([]byte(nil), disk...)
+			for _, step := range steps[:cut] {
+				for _, w := range step {
+					copy(after[w.Offset:], w.Data)
+				}
+			}
+			if torn && cut < len(steps) {
+				w := steps[cut][0]
+				copy(after[w.Offset:], w.Data[:len(w.Data)/2])
+			}
+			_, err := metadata.Inspect(image(after, to))
+			blank := errors.Is(err, metadata.ErrNoMetadata)
+			if !whole(after, from) && !whole(after, to) {
+				t.Errorf("cut in step %d, torn %v: no end has a whole replica", cut, torn)
+			}
+			if err == nil && !whole(after, to) {
+				t.Errorf("cut in step %d, torn %v: the new end is taken for a replica, and is none", cut, torn)
+			}
+			m, err := plan(after)
+			switch {
+			case errors.Is(err, metadata.ErrNoMetadata) && !blank: // it was done
+			case err != nil:
+				t.Errorf("cut in step %d, torn %v: it cannot be carried out: %v", cut, torn, err)
+				continue
+			default:
+				for _, step := range m.steps() {
+					for _, w := range step {
+						copy(after[w.Offset:], w.Data)
+					}
+				}
+			}
+			if _, err := metadata.Inspect(image(after, from)); !errors.Is(err, metadata.ErrNoMetadata) || !whole(after, to) {
+				t.Errorf("cut in step %d, torn %v: carried out, the old end has %v", cut, torn, err)
+			}
+		}
+	}
+}
+
 func TestRanges(t *testing.T) {
 	for want, n := range map[string][]uint32{"": nil, "5": {5}, "1-3 7": {1, 2, 3, 7}, "0 2-3": {0, 2, 3}} {
 		if got := ranges(n); got != want {

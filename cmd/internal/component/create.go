@@ -150,7 +150,11 @@ func (c *creation) inspect(o *opened) error {
 		return nil
 	}
 	f := furthest(reaching, o.data.Size())
-	over := f.End - o.layout.DataSize
+	over := endOf(f, o.data.Size()) - o.layout.DataSize
+	if c.Force && f.End == 0 {
+		c.say("warning: %s may reach %d bytes beyond the %d that the device will have; forced", f.What, over, o.layout.DataSize)
+		return nil
+	}
 	if c.Force {
 		c.say("warning: %s reaches %d bytes beyond the %d that the device will have; forced", f.What, over, o.layout.DataSize)
 		return nil
@@ -158,6 +162,10 @@ func (c *creation) inspect(o *opened) error {
 	where := "into the metadata area at its end"
 	if !c.internal() {
 		where = "beyond what can be replicated"
+	}
+	if f.End == 0 {
+		return exit.New(exit.Refused, o.roomHint(f),
+			"%s: the %s on %s may reach %d bytes %s: where it ends is not known", &c.Place, f.What, c.Local, over, where)
 	}
 	return exit.New(exit.Refused, o.roomHint(f),
 		"%s: the %s on %s reaches %d bytes %s: shrink it by that to %d bytes", &c.Place, f.What, c.Local, over, where, o.layout.DataSize)
@@ -168,15 +176,19 @@ func (c *creation) inspect(o *opened) error {
 // that an administrator knows by name.
 func furthest(found []blockdev.Found, size int64) blockdev.Found {
 	var far blockdev.Found
-	for _, f := range found {
-		if f.End == 0 {
-			f.End = size
-		}
-		if f.End > far.End {
+	for i, f := range found {
+		if i == 0 || endOf(f, size) > endOf(far, size) {
 			far = f
 		}
 	}
 	return far
+}
+
+func endOf(f blockdev.Found, size int64) int64 {
+	if f.End == 0 {
+		return size
+	}
+	return f.End
 }
 
 // roomHint is the command that makes room, where there is one. A file is made
@@ -187,6 +199,9 @@ func (o *opened) roomHint(f blockdev.Found) string {
 	or := `put the metadata elsewhere (metadata = "PATH" in the configuration)`
 	if !o.internal() {
 		or = "give the resource a larger component"
+	}
+	if f.End == 0 {
+		return fmt.Sprintf("%s; or, if it ends before byte %d or may be given up: hastctl create %s --force", or, to, o.Resource)
 	}
 	grow := metadata.ComponentSize(f.End) - o.data.Size()
 	if !o.data.IsDevice() {
@@ -215,7 +230,15 @@ func (c *creation) inspectMetadata(o *opened) error {
 	var hint string
 	switch {
 	case errors.Is(err, metadata.ErrNoMetadata):
-		return nil
+		was, err := o.oldSize()
+		if err != nil && !c.Force {
+			return err
+		}
+		if was == 0 {
+			return nil
+		}
+		old = fmt.Sprintf("a replica, from when it had %d bytes: it grew to %d, and the metadata stands at the old end", was, o.meta.Size())
+		hint = o.wayOut() + "; if it may be given up, hastctl create " + c.Resource + " --force makes it anew, and the peer then fills it"
 	case err != nil:
 		old = fmt.Sprintf("metadata of HAST that cannot be used (%v)", err)
 		hint = fmt.Sprintf("hastctl dump %s shows what is left; hastctl create %s --force makes it anew, and the peer then fills it", c.Resource, c.Resource)

@@ -82,7 +82,7 @@ func ReadDump(p Place) (*Dump, error) {
 	}
 	in, err := metadata.Inspect(img)
 	if err != nil {
-		return nil, p.badMetadata(o.meta.Path(), err)
+		return nil, o.badMetadata(err)
 	}
 	d := &Dump{
 		Resource: p.Resource, Node: p.Node, Component: p.Local, Metadata: p.Metadata,
@@ -108,10 +108,19 @@ func copyState(offset int64, err error) Copy {
 	return Copy{Offset: offset, State: "ok"}
 }
 
-func (p *Place) badMetadata(path string, err error) error {
+func (o *opened) badMetadata(err error) error {
+	p, path := &o.Place, o.meta.Path()
 	var version *metadata.VersionError
 	switch {
 	case errors.Is(err, metadata.ErrNoMetadata):
+		was, err := o.oldSize()
+		if err != nil {
+			return err
+		}
+		if was > 0 {
+			return exit.New(exit.IO, o.wayOut()+"; or give it its old size back",
+				"%s: %s grew from %d to %d bytes: its metadata stands at the old end", p, path, was, o.meta.Size())
+		}
 		return exit.New(exit.IO, fmt.Sprintf("hastctl create %s makes a new replica; if it held one before, was the component enlarged or replaced?", p.Resource),
 			"%s: %s holds no metadata of HAST", p, path)
 	case errors.As(err, &version):

@@ -45,7 +45,7 @@ func ListenControl(program, path string) (*Socket, error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, exit.New(exit.Again, "hastctl version asks it; stop it first, or give this one another control socket",
+			return nil, exit.New(exit.Again, "hastctl version --control "+path+" asks it; stop it first, or give this one another control socket",
 				"another %s is running: it holds the control socket %s", program, path)
 		}
 		return nil, controlError(program, path, err)

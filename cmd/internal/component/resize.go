@@ -1,0 +1,187 @@
+package component
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"hastd/blockdev"
+	"hastd/cmd/internal/exit"
+	"hastd/cmd/internal/human"
+	"hastd/metadata"
+	"hastd/replicate/runner"
+)
+
+// Resize moves the metadata of a component that grew from its old end to the new one.
+// The replica stays what it is: only the place of its metadata changes, not how much
+// data it is for. out is where it tells what it did. Errors are *exit.Error.
+func Resize(p Place, out io.Writer) error {
+	o, err := p.open(false)
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	was, err := o.oldSize()
+	if err != nil {
+		return err
+	}
+	if was == 0 {
+		if _, err := o.inspected(); err != nil {
+			return o.badMetadata(err)
+		}
+		fmt.Fprintf(out, "%s: the metadata stands at the end of %s: nothing to do\n", p.Resource, o.meta.Path())
+		return nil
+	}
+	m, err := o.move(was)
+	if err != nil {
+		return err
+	}
+	for _, step := range m.steps() {
+		if err := o.carryOut(step); err != nil {
+			return err
+		}
+	}
+	// Last: what is left of the old end is found by the old size.
+	if err := runner.RememberSize(p.State, p.Resource, o.meta.Path(), o.meta.Size()); err != nil {
+		return &exit.Error{Code: exit.IO, Err: err, Text: fmt.Sprintf("%s: the metadata was moved, but the new size cannot be kept in %s: %v", &p, p.State, err),
+			Hint: "make room there and its folder writable; hastd keeps the size when it opens the component"}
+	}
+	fmt.Fprintf(out, "%s: moved the metadata from byte %d of %s to byte %d; its device keeps its size, %s\n",
+		p.Resource, m.from.Start, o.meta.Path(), m.to.Start, human.Bytes(m.super.Bytes()))
+	return nil
+}
+
+// inspected reads the metadata at the end of the device.
+func (o *opened) inspected() (*metadata.Dump, error) {
+	img, err := o.image()
+	if err != nil {
+		return nil, err
+	}
+	return metadata.Inspect(img)
+}
+
+// carryOut makes one step durable.
+func (o *opened) carryOut(step []metadata.Write) error {
+	for _, w := range step {
+		if err := o.meta.WriteAt(w.Data, w.Offset); err != nil {
+			return o.ioError("write metadata to", o.meta.Path(), err)
+		}
+	}
+	if err := o.meta.Flush(); err != nil {
+		return o.ioError("flush metadata to", o.meta.Path(), err)
+	}
+	return nil
+}
+
+// moving is metadata on its way from the old end of a device to the new one.
+type moving struct {
+	from, to metadata.Layout
+	old      *metadata.Image
+	super    metadata.Superblock // the newest at the old end
+	newest   int                 // which copy that is
+	moved    bool                // the new end has it already: only the old one is left to wipe
+}
+
+// move reads both ends and refuses what would lose something.
+func (o *opened) move(was int64) (*moving, error) {
+	old := *o
+	var err error
+	dataSize := was
+	if !o.internal() {
+		dataSize = metadata.BlockSize // the superblock says how much, and where the map is
+	}
+	if old.layout, err = o.Place.layout(dataSize, was); err != nil {
+		return nil, err
+	}
+	m := &moving{}
+	if m.old, err = old.whole(); err != nil {
+		return nil, err
+	}
+	d, err := metadata.Inspect(m.old)
+	if err != nil {
+		return nil, exit.New(exit.IO, fmt.Sprintf("if the peer has good data: hastctl create %s --force, and it is filled from there", o.Resource),
+			"%s: at the old end of %s: %w", &o.Place, o.meta.Path(), err)
+	}
+	m.super, m.newest = d.Super, d.Newest
+	if m.super.Resource != o.Resource {
+		return nil, exit.New(exit.Refused, "is the path right?", "%s: at its old end %s holds the resource %s", &o.Place, o.meta.Path(), m.super.Resource)
+	}
+	if !o.internal() {
+		if o.layout, err = o.Place.layout(m.super.DataSize, o.meta.Size()); err != nil {
+			return nil, err
+		}
+	}
+	m.from, m.to = old.layout, o.layout
+	// Where both areas overlap a crash would leave neither.
+	if lack := m.from.End - m.to.Start; lack > 0 {
+		return nil, exit.New(exit.CantCreate, fmt.Sprintf("make it at least %d bytes larger, then resize again; or give it its old size back", lack),
+			"%s: %s grew from %d to %d bytes, which is no room for the metadata", &o.Place, o.meta.Path(), was, o.meta.Size())
+	}
+	if err := o.notInUse(m.super.DataSize); err != nil {
+		return nil, err
+	}
+	now, err := o.whole()
+	if err != nil {
+		return nil, err
+	}
+	return m, o.judge(m, now)
+}
+
+// notInUse refuses what somebody made to reach into the new room: it is not mirrored, and
+// the metadata would overwrite its end.
+func (o *opened) notInUse(dataSize int64) error {
+	probed, err := blockdev.Probe(o.Local)
+	if err != nil {
+		return o.ioError("look at what is on", o.Local, err)
+	}
+	for _, f := range probed.Reaching(dataSize) {
+		if f.End > 0 { // else it does not say, and was inside when the replica was made
+			return exit.New(exit.Refused, fmt.Sprintf("shrink it to %d bytes, then resize again", dataSize),
+				"%s: the %s on %s was enlarged to %d bytes, its device has %d", &o.Place, f.What, o.Local, f.End, dataSize)
+		}
+	}
+	return nil
+}
+
+// judge says what of the move is left to do. Steps are flushed one by one, so a move that
+// was cut off left the newer copy at the new end whole, or the other one unwritten.
+func (o *opened) judge(m *moving, now *metadata.Image) error {
+	k := m.newest
+	_, first := metadata.DecodeSuperblock(now.Super[k])
+	_, second := metadata.DecodeSuperblock(now.Super[1-k])
+	d, err := metadata.Inspect(now)
+	if err == nil && d.Super.Resource == o.Resource && d.Super.Resuid == m.super.Resuid && (d.Super.Sequence > m.super.Sequence ||
+		d.Super.Sequence == m.super.Sequence && first == nil && second == nil) {
+		m.moved = true
+		return nil
+	}
+	var torn *metadata.CorruptError
+	cut := errors.Is(first, metadata.ErrNoMetadata) || errors.As(first, &torn)
+	if bytes.Equal(now.Super[k], m.old.Super[k]) || cut && errors.Is(second, metadata.ErrNoMetadata) {
+		return nil
+	}
+	return exit.New(exit.Refused, fmt.Sprintf("if the peer has good data: hastctl create %s --force, and it is filled from there", o.Resource),
+		"%s: %s holds metadata at its old end and other metadata at the new one", &o.Place, o.meta.Path())
+}
+
+// steps are the writes of a move, to be flushed one after the other. The superblocks come
+// last at the new end, and are wiped at the old one when they are there: at every instant
+// one end has a whole replica, and hastd does not take a half copied one for it.
+func (m *moving) steps() [][]metadata.Write {
+	var steps [][]metadata.Write
+	if !m.moved {
+		body := []metadata.Write{{Offset: m.to.Map, Data: m.old.Map}}
+		for i := range 2 {
+			body = append(body, metadata.Write{Offset: m.to.Log[i], Data: m.old.Log[i]})
+		}
+		steps = append(steps, body)
+		for _, i := range []int{m.newest, 1 - m.newest} {
+			steps = append(steps, []metadata.Write{{Offset: m.to.Super[i], Data: m.old.Super[i]}})
+		}
+	}
+	for _, i := range []int{1 - m.newest, m.newest} {
+		steps = append(steps, []metadata.Write{{Offset: m.from.Super[i], Data: make([]byte, metadata.SuperblockSize)}})
+	}
+	return steps
+}
