@@ -3,6 +3,7 @@ package conf
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,6 +82,36 @@ func TestParseLimits(t *testing.T) {
 	var errs *Errors
 	if !errors.As(err, &errs) || len(errs.Mistakes) != maxMistakes || errs.Dropped < 2*maxMistakes {
 		t.Errorf("%d mistakes, %d dropped", len(errs.Mistakes), errs.Dropped)
+	}
+}
+
+// What the views have no room for is a mistake with votes only: vipd would not start.
+func TestVotesHaveRoom(t *testing.T) {
+	write := func(quorum string, nodes, groups int, name string) string {
+		text := "[cluster]\nname = 'c'\ninsecure = true\nquorum = '" + quorum + "'\n"
+		for i := range nodes {
+			text += fmt.Sprintf("[node.n%d]\nid = %d\naddress = ['10.0.0.%d']\n", i, i, i+1)
+		}
+		for i := range groups {
+			text += fmt.Sprintf("[group.%s%d]\nnodes = ['n0', 'n1']\ninterfaces = ['e%d']\nvhid = 1\n", name, i, i)
+		}
+		return text
+	}
+	long := strings.Repeat("x", MaxClaim)
+	for text, want := range map[string]string{
+		write("majority", MaxVoters, MaxOwned, "g"):         "",
+		write("majority", 2, 1, long[1:]):                   "",
+		write("off", MaxVoters+1, MaxOwned+1, "g"):          "",
+		write("off", 2, 1, long):                            "",
+		write("majority", MaxVoters+1, 1, "g"):              "f:4: cluster.quorum: majority is possible with at most 8 nodes, witnesses among them, and there are 9; ",
+		write("majority", 2, MaxOwned+1, "g"):               "f:4: cluster.quorum: majority is possible with at most 64 resources and groups without resources in all, and there are 65; ",
+		write("majority", 2, 1, long):                       "f:11: group." + long + "0: with quorum majority the name of a group without resources has at most 57 bytes, and this has 58; ",
+		write("majority", 2, 1, long) + "parallel = true\n": "",
+	} {
+		_, err := Parse("f", []byte(text))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.HasPrefix(err.Error(), want)) {
+			t.Errorf("\n got %v\nwant %s", err, want)
+		}
 	}
 }
 

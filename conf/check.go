@@ -18,6 +18,7 @@ func (r *reader) check(c *Config) {
 		r.checkResource(c, res, &locals, &providers)
 	}
 	r.checkGroups(c)
+	r.checkVotes(c)
 	if len(c.Resources) == 0 && len(c.Groups) == 0 {
 		r.warns = append(r.warns, r.file+": there is neither a resource nor a group: the daemons will have nothing to do")
 	}
@@ -85,6 +86,38 @@ func (r *reader) checkCluster(c *Config) {
 // leaseIntervals is how many heartbeat intervals a lease must last at least, so
 // that one lost renewal does not end it.
 const leaseIntervals = 3
+
+// What the views of a cluster with votes have room for (cluster/view, which vipd fills).
+const (
+	MaxVoters = 8  // nodes, witnesses among them
+	MaxOwned  = 64 // resources, and groups without any
+	MaxClaim  = 57 // bytes of the name of a group without resources
+)
+
+// checkVotes sees that the views have room for all that they decide about.
+func (r *reader) checkVotes(c *Config) {
+	if c.Cluster.Quorum != QuorumMajority {
+		return
+	}
+	at := path{"cluster", "quorum"}
+	const off = `, or write quorum = "off"`
+	if len(c.Nodes) > MaxVoters {
+		r.wrong(at, fmt.Sprintf("majority is possible with at most %d nodes, witnesses among them, and there are %d", MaxVoters, len(c.Nodes)), "remove some"+off)
+	}
+	owned := len(c.Resources)
+	for _, g := range c.Groups {
+		if len(g.Resources) > 0 || g.Parallel || g.Election == ElectionExternal {
+			continue
+		}
+		owned++
+		if len(g.Name) > MaxClaim {
+			r.wrong(path{"group", g.Name}, fmt.Sprintf("with quorum majority the name of a group without resources has at most %d bytes, and this has %d", MaxClaim, len(g.Name)), "shorten it"+off)
+		}
+	}
+	if owned > MaxOwned {
+		r.wrong(at, fmt.Sprintf("majority is possible with at most %d resources and groups without resources in all, and there are %d", MaxOwned, owned), "remove some"+off)
+	}
+}
 
 // stands says whether the table or key is in the file.
 func (r *reader) stands(at ...string) bool {

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -199,9 +200,18 @@ func TestSharedPart(t *testing.T) {
 	c := mustLoad(t, "example.toml")
 	all, one := c.SharedHash(), c.SharedHashOf("data")
 	for _, k := range DiffShared(all, one) {
-		if !strings.HasPrefix(k, "group.") {
+		if !strings.HasPrefix(k, "group.") && !strings.HasPrefix(k, "node.charlie.") {
 			t.Errorf("%s is missing in the part of a resource", k)
 		}
+	}
+	many := *c
+	for i := len(c.Nodes); i < 64; i++ {
+		n := *c.Nodes[0]
+		n.Name = fmt.Sprint("node", i)
+		many.Nodes = append(many.Nodes, &n)
+	}
+	if n := len(many.SharedHashOf("data")); n > 64 {
+		t.Errorf("%d keys: the handshake has room for 64", n)
 	}
 	for k, v := range all {
 		if len(v) > maxShared {

@@ -22,7 +22,7 @@ const hashLength = 16
 // difference by key. What concerns one node only is not in it: paths, sockets,
 // local devices, the role at start, the pace of its own sync.
 func (c *Config) SharedHash() map[string]string {
-	s := c.sharedCluster()
+	s := c.sharedCluster(func(*Node) bool { return true })
 	for _, r := range c.Resources {
 		s.resource(r)
 	}
@@ -33,11 +33,18 @@ func (c *Config) SharedHash() map[string]string {
 }
 
 // SharedHashOf is the part of SharedHash that the handshake of one resource
-// needs: the cluster, the nodes and the resource. Its size does not grow with
-// the number of resources and groups.
+// needs: the cluster, the resource and its two nodes. Its size does not grow with
+// the number of nodes, resources and groups: the handshake has room for 64 keys.
 func (c *Config) SharedHashOf(resource string) map[string]string {
-	s := c.sharedCluster()
-	if r := c.resource(resource); r != nil {
+	r := c.resource(resource)
+	s := c.sharedCluster(func(n *Node) bool {
+		if r == nil {
+			return false
+		}
+		_, on := r.OnNode(n.Name)
+		return on
+	})
+	if r != nil {
 		s.resource(r)
 	}
 	return s
@@ -86,7 +93,7 @@ func (s shared) set(key string, value any) {
 	s[key] = v
 }
 
-func (c *Config) sharedCluster() shared {
+func (c *Config) sharedCluster(of func(*Node) bool) shared {
 	s, cl := shared{}, c.Cluster
 	s.set("cluster.name", cl.Name)
 	s.set("cluster.quorum", cl.Quorum)
@@ -100,6 +107,9 @@ func (c *Config) sharedCluster() shared {
 	s.set("cluster.heartbeat.trouble", cl.Heartbeat.Trouble)
 	s.set("cluster.heartbeat.timeout", cl.Heartbeat.Timeout)
 	for _, n := range c.Nodes {
+		if !of(n) {
+			continue
+		}
 		k := path{"node", n.Name}.String() + "."
 		s.set(k+"id", n.ID)
 		s.set(k+"address", n.Addresses)
