@@ -157,6 +157,7 @@ func TestClientsNbdinfo(t *testing.T) {
 	p.complete()
 	// The replica has its holes where the original has them.
 	p.swap(p.a, p.b)
+	p.complete() // before, nothing was read alone, and nobody is told of holes
 	look(p.b)
 	if out, err := toolErr("nbdinfo", p.a.uri()); err == nil || errors.Is(err, errTooLong) {
 		t.Errorf("a secondary was asked for its device and did not refuse: %v\n%s", err, out)

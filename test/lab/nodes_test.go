@@ -179,6 +179,35 @@ func TestOthersAreDown(t *testing.T) {
 	wantAlone(t, l, b)
 }
 
+// TestClusterIsBegunWithOneNode: the other one cannot be had yet. A person begins without
+// it, and says that the replica here is the good one; the other follows when it is there.
+func TestClusterIsBegunWithOneNode(t *testing.T) {
+	beside(t)
+	l := newLab(t, Options{Majority: true, Group: true, LAN: true, Plain: true, Size: 16 << 20, Election: "vrrp", Interval: calmInterval})
+	a, b := l.Nodes[Alpha], l.Nodes[Bravo]
+	must(t, a.Create())
+	must(t, a.Start())
+	must(t, a.StartVipd())
+	hastctl := func(want int, said string, args ...string) {
+		t.Helper()
+		out, errs, code := a.Hastctl(args...)
+		if code != want || !strings.Contains(out+errs, said) {
+			t.Fatalf("hastctl %v: status %d, want %d and %q: %s%s\n%s", args, code, want, said, out, errs, l.Tails(5))
+		}
+	}
+	hastctl(0, "state: running", "node", "start", "--bootstrap", "--yes")
+	hastctl(CodeRefused, "hastctl role primary "+Resource+" --force", "role", "primary", Resource)
+	hastctl(0, "", "role", "primary", Resource, "--force")
+	must(t, a.WaitGroup("online", downLimit))
+
+	must(t, b.Create())
+	must(t, b.Start())
+	must(t, b.StartVipd())
+	must(t, l.AwaitComplete(syncLimit))
+	must(t, l.awaitInSync(syncLimit))
+	wantAlone(t, l, a)
+}
+
 // TestOnlyReplicaIsBehind: the node that had the newest data is lost for good. The other
 // one begins anew with the witness by a person's word, and serves what it has by another.
 func TestOnlyReplicaIsBehind(t *testing.T) {

@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -122,4 +124,54 @@ func TestPromotionAsksForAView(t *testing.T) {
 	if owner, in := c.Owner(); owner != "alpha" || len(in) != 1 {
 		t.Errorf("by force: %+v", c)
 	}
+}
+
+// TestReplacedDisk is what docs/failover.md says of a disk that is replaced, in a cluster
+// of two with votes, on the node that leads and serves: the empty replica is not taken
+// for the one that was in sync.
+func TestReplacedDisk(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, Options{LAN: true, Majority: true, Plain: true, Size: 16 << 20})
+	must(t, l.CreateAndStart("--assume-clean"))
+	for _, n := range l.Nodes {
+		must(t, n.StartVipd())
+	}
+	alpha, bravo := l.Nodes[Alpha], l.Nodes[Bravo]
+	ok := func(n *Node, args ...string) string {
+		t.Helper()
+		out, errs, code := n.Hastctl(args...)
+		if code != 0 {
+			t.Fatalf("%v: hastctl %v: status %d: %s%s\n%s", n.Side, args, code, out, errs, l.Tails(5))
+		}
+		return out
+	}
+	settled := func(n *Node) {
+		t.Helper()
+		must(t, l.AwaitComplete(20*time.Second))
+		_, err := n.WaitCluster("both replicas in sync", 20*time.Second, bothInSync)
+		must(t, err)
+	}
+	_, err := alpha.WaitCluster("an owner", 30*time.Second, func(c Cluster) bool { owner, _ := c.Owner(); return owner == "alpha" })
+	must(t, err)
+	ok(alpha, "role", "primary", Resource)
+	settled(bravo)
+
+	ok(alpha, "node", "stop")
+	must(t, alpha.StopVipd())
+	must(t, alpha.Stop())
+	ok(bravo, "role", "primary", Resource) // alone: it holds all that was acknowledged
+	must(t, os.Truncate(alpha.Local(), 0))
+	must(t, os.Truncate(alpha.Local(), 32<<20))
+	view := filepath.Join(alpha.Dir(), "state", "view")
+	if out := ok(alpha, "create", Resource); !strings.Contains(out, "remove "+view) {
+		t.Errorf("create does not say that the view has to go:\n%s", out)
+	}
+	must(t, os.Remove(view))
+	must(t, alpha.Start())
+	must(t, alpha.StartVipd())
+	must(t, alpha.Role("secondary", false))
+	settled(bravo)
+	ok(bravo, "role", "secondary", Resource)
+	ok(alpha, "role", "primary", Resource)
+	settled(bravo)
 }

@@ -130,7 +130,7 @@ func (a *app) ask() {
 			sec, cnt = w.rng.IntN(total), 1+w.rng.IntN(16)
 		}
 	default: // large
-		sec, cnt = w.rng.IntN(total/unit)*unit, int(replicate.MaxRequest(keepdirty, extentSize))/sectorSize
+		sec, cnt = w.rng.IntN(total/unit)*unit, int(replicate.MaxRequest(a.n.log(), extentSize))/sectorSize
 	}
 	cnt = min(cnt, total-sec)
 	kind, flags := replicate.ReqWrite, replicate.Flags(0)

@@ -128,7 +128,7 @@ func (n *node) reset(w *World, id int) {
 
 // create is `hastctl create`.
 func (n *node) create() {
-	sb := metadata.Superblock{Resource: resourceName, SectorSize: n.w.prof.Sector, ExtentSize: extentSize, Keepdirty: keepdirty}
+	sb := metadata.Superblock{Resource: resourceName, SectorSize: n.w.prof.Sector, ExtentSize: extentSize, Keepdirty: n.log()}
 	if n.w.prof.AssumeClean && n.w.events == 0 {
 		sb.Marks |= metadata.AssumeClean
 	}

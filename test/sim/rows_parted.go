@@ -57,7 +57,7 @@ func row15MountedWithoutWrites(s *script) {
 	s.read(s.a, 1)
 	s.boot(s.b)
 	s.split()
-	if !strings.Contains(s.reasons[0], "role secondary on A") {
+	if !strings.Contains(s.reasons[0], "role secondary "+resourceName+" on A") {
 		s.stage.Fatalf("A is not told to demote first: %s", s.reasons[0])
 	}
 	s.demote(s.a)

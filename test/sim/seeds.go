@@ -27,4 +27,5 @@ var NamedSeeds = []NamedSeed{
 	{1600079733, "parted-by-order", "the judge wanted a primary that woke and was disconnected by order to ask its peer, because it was to connect again 4 ms later"},
 	{1800009595, "owed-after-the-loss", "what a secondary wrote after its connection was lost was in no map: a later copying left it different"},
 	{200011282, "max-rate-after-a-sleep", "a clock that leapt by minutes made the product of max-rate and time overflow, and the sync rested for as long"},
+	{3040086472, "alone-before-the-agreement", "a primary raised between its promotion and the agreement with a peer that was there, stood still at that moment, and acknowledged when it woke without asking"},
 }

@@ -96,6 +96,7 @@ func (s *Site) build(opt Options) {
 		w.opt.Seed = opt.Seed
 		w.site, w.label = s, fmt.Sprintf("pair %d: ", i+1)
 		w.prof = randomProfile(w.rng)
+		w.prof.Logs = logsOf(of.Seed)
 		for k := range w.prof.Enabled {
 			w.prof.Enabled[k] = w.prof.Enabled[k] && !hostFaults[k]
 		}

@@ -206,6 +206,7 @@ func (w *World) Run(opt Options) (res Result) {
 func (w *World) prepare(opt Options) {
 	w.reset(opt)
 	w.prof = randomProfile(w.rng)
+	w.prof.Logs = logsOf(opt.Seed)
 	if opt.Restores || opt.Seed%restoreEvery == 0 {
 		w.prof.Restores = true
 		if opt.Seed%3 != 0 {
@@ -385,18 +386,24 @@ type Profile struct {
 	FaultGap    int // events between faults, mean
 	OperatorGap int64
 	Enabled     [faultKinds]bool
-	Cautious    bool  // the operator seldom uses force
-	Restores    bool  // a replica is put back from an older copy
-	Lies        bool  // disks return wrong data now and then, without an error
-	MetaLies    bool  // disks do so when metadata is read
-	Skew        bool  // daemons of other releases
-	Drift       int64 // how wrong clocks run at most, in parts in a million
-	OnePrimary  bool  // the operator never asks for a second primary knowingly
-	Quorum      bool  // quorum = "majority": somebody else's views decide (pair.go)
+	Cautious    bool      // the operator seldom uses force
+	Restores    bool      // a replica is put back from an older copy
+	Lies        bool      // disks return wrong data now and then, without an error
+	MetaLies    bool      // disks do so when metadata is read
+	Skew        bool      // daemons of other releases
+	Drift       int64     // how wrong clocks run at most, in parts in a million
+	OnePrimary  bool      // the operator never asks for a second primary knowingly
+	Logs        [2]uint32 // extents in the activity log of each node; 0: keepdirty
+	Quorum      bool      // quorum = "majority": somebody else's views decide (pair.go)
 }
 
 func (p *Profile) String() string {
 	s := fmt.Sprintf("%s sector %d size %dK", p.Mode, p.Sector, p.DataSize>>10)
+	for i, l := range p.Logs {
+		if l != 0 {
+			s += fmt.Sprintf(" log of %c %d", 'A'+i, l)
+		}
+	}
 	if p.Suspend {
 		s += " suspend"
 	}
@@ -425,7 +432,26 @@ func (p *Profile) String() string {
 const (
 	extentSize = 64 << 10
 	keepdirty  = 16
+	// largerLog is what a request may reach past on a node that has keepdirty.
+	largerLog = 8 * keepdirty
 )
+
+// logsOf gives one node in some runs a larger log: it writes what the other's cannot take.
+// Not drawn, so that a seed goes on meaning what it meant.
+func logsOf(seed uint64) (logs [2]uint32) {
+	if i := seed * 0x9e3779b97f4a7c15 >> 60; i < 2 {
+		logs[i] = largerLog
+	}
+	return logs
+}
+
+// log is how many extents are in the activity log of a node.
+func (n *node) log() uint32 {
+	if l := n.w.prof.Logs[n.id]; l != 0 {
+		return l
+	}
+	return keepdirty
+}
 
 func randomProfile(r *rand.Rand) Profile {
 	p := Profile{

@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"slices"
+
 	"hastd/cluster"
 	"hastd/cluster/member"
 	"hastd/cluster/seat"
@@ -97,15 +99,12 @@ func (g *group) isDown() bool {
 
 // able says whether the other host can have the group, as its heartbeats say.
 func (g *group) able() view.Set {
-	o := g.r.p.hosts[1-g.r.side]
-	at := g.v.heardAt[o.id]
-	if o.vipd == nil || at == 0 || g.v.h.now()-at >= view.Instant(deafAfter) {
+	o := g.r.p.hosts[1-g.r.side].id
+	at := g.v.heardAt[o]
+	if at == 0 || g.v.h.now()-at >= view.Instant(deafAfter) || !slices.Contains(g.v.fit[o], g.r.p.name) {
 		return 0
 	}
-	if og := o.vipd.group(g.r.p.name); !og.stands.Fit {
-		return 0
-	}
-	return view.SetOf(o.id)
+	return view.SetOf(o)
 }
 
 // stand tells the seat whether this node can have the group, by its replica.

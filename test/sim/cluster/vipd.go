@@ -29,6 +29,7 @@ type vipd struct {
 	h       *host
 	m       *member.Machine
 	heardAt [view.MaxNodes]view.Instant // 0: never
+	fit     [view.MaxNodes][]string     // what each can have, as its last heartbeat said
 	tickAt  view.Instant
 	groups  []*group
 	leaving bool  // ordered
@@ -230,13 +231,19 @@ func (v *vipd) send(msg *view.Message) {
 	}
 	w.count("message " + msg.Kind.String())
 	b := view.AppendMessage(nil, msg)
+	var fit []string
+	for _, g := range v.groups {
+		if g.stands.Fit {
+			fit = append(fit, g.r.p.name)
+		}
+	}
 	v.deliver(w.hosts[msg.To], func(o *vipd) {
 		got, err := view.ReadMessage(b)
 		if err != nil {
 			w.violate("codec", "%v cannot be read: %v", msg, err)
 		}
 		if got.Kind == view.Hello {
-			o.heardAt[got.From] = o.h.now()
+			o.heardAt[got.From], o.fit[got.From] = o.h.now(), fit
 		}
 		o.step(view.Received{Msg: got})
 	})
