@@ -18,12 +18,16 @@ type Path struct{ Local, Remote string }
 type DialerOptions struct {
 	Options
 	Paths []Path // in order of preference
-	// Failed hears of each attempt of a path that failed; may be nil.
-	Failed func(path int, err error)
+	// Unreached hears of each refusal, and of each round in which nobody answered on
+	// any path; may be nil.
+	Unreached func(refused bool, err error)
 }
 
 // Waiting between rounds over all paths, and for one path.
 const (
+	// glance is for how long each of several paths is tried at first: a dead one must not
+	// keep the dialer off one that lives for as long as a promotion waits for the peer.
+	glance       = 300 * time.Millisecond
 	backoffFirst = 50 * time.Millisecond
 	backoffCap   = 2 * time.Second
 	dialTimeout  = 3 * time.Second
@@ -42,6 +46,7 @@ type Dialer struct {
 	cancel  context.CancelFunc // of the attempt under way
 	changed chan struct{}      // replaced and closed by Kick, Pause and Resume
 	kicked  bool
+	patient bool // the attempt under way is of a path that was silent at the glance
 	lastErr error
 
 	// Only Dial uses these.
@@ -126,11 +131,14 @@ func (d *Dialer) LastError() error {
 	return d.lastErr
 }
 
-// Kick ends a wait between rounds.
+// Kick begins a new round, unless a glance at every path is under way, which is done soon.
 func (d *Dialer) Kick() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.kicked = true
+	if d.patient {
+		d.cancel()
+	}
 	d.announce()
 }
 
@@ -197,7 +205,7 @@ func (d *Dialer) resting(ctx context.Context) error {
 	}
 }
 
-// round tries every path once.
+// round tries every path: each for a glance, then with patience those that said nothing.
 func (d *Dialer) round(ctx context.Context) *Session {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -210,39 +218,84 @@ func (d *Dialer) round(ctx context.Context) *Session {
 	d.mu.Unlock()
 	defer func() {
 		d.mu.Lock()
-		d.cancel = nil
+		d.cancel, d.patient = nil, false
 		d.mu.Unlock()
 	}()
-	first := d.next
-	d.next = 0
+	var paths []int
 	for n := range d.o.Paths {
-		i := (first + n) % len(d.o.Paths)
-		s, err := d.try(ctx, i)
-		if err == nil {
-			return s
+		paths = append(paths, (d.next+n)%len(d.o.Paths))
+	}
+	d.next = 0
+	limit := glance
+	if len(paths) == 1 {
+		limit = helloTimeout // there is no other one that could wait
+	}
+	answered := false
+	var err error
+	for {
+		var silent []int
+		for _, i := range paths {
+			var s *Session
+			if s, err = d.try(ctx, i, limit); err == nil {
+				return s
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
+			if limit == glance && timedOut(err) {
+				silent = append(silent, i)
+				continue
+			}
+			// A refusal, too, may be another node's, or nobody's: the rest is tried.
+			answered = d.failed(i, err) || answered
 		}
-		if ctx.Err() != nil {
+		if paths, limit = silent, helloTimeout; len(paths) == 0 {
+			break
+		}
+		if !d.wait() {
 			return nil
 		}
-		d.failed(i, err) // a refusal, too, may be another node's, or nobody's: try the rest
+	}
+	if !answered {
+		d.unreached(false, err)
 	}
 	return nil
 }
 
-func (d *Dialer) failed(i int, err error) {
+// wait begins to try paths with patience, unless somebody wants a new round.
+func (d *Dialer) wait() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.patient = !d.kicked
+	return d.patient
+}
+
+func timedOut(err error) bool {
+	var e net.Error
+	return errors.As(err, &e) && e.Timeout()
+}
+
+func (d *Dialer) unreached(refused bool, err error) {
+	if d.o.Unreached != nil {
+		d.o.Unreached(refused, err)
+	}
+}
+
+// failed notes why a path gave no session, and says whether that was a refusal.
+func (d *Dialer) failed(i int, err error) (refused bool) {
 	d.o.Metrics.DialFailures.Add(1)
 	d.setErr(err)
-	if d.o.Failed != nil {
-		d.o.Failed(i, err)
-	}
 	cause := "cannot connect to the peer"
 	var no *Refused
-	if errors.As(err, &no) && !no.Remote {
-		cause = "the peer is not the one expected"
-	} else if no != nil {
+	if refused = errors.As(err, &no); refused {
+		d.unreached(true, err)
 		cause = "the peer refused"
+		if !no.Remote {
+			cause = "the peer is not the one expected"
+		}
 	}
 	d.lim.warn(cause, "resource", d.o.Resource, "peer", d.o.Peer, "address", d.o.Paths[i].Remote, "error", err)
+	return refused
 }
 
 func (d *Dialer) setErr(err error) {
@@ -251,14 +304,14 @@ func (d *Dialer) setErr(err error) {
 	d.mu.Unlock()
 }
 
-// try makes a session over one path.
-func (d *Dialer) try(ctx context.Context, i int) (*Session, error) {
-	ctl, cs, err := d.connect(ctx, i, kindControl, "", d.o.Key)
+// try makes a session over one path, if the peer answers within the limit.
+func (d *Dialer) try(ctx context.Context, i int, limit time.Duration) (*Session, error) {
+	ctl, cs, err := d.connect(ctx, i, limit, kindControl, "", d.o.Key)
 	if err != nil {
 		return nil, err
 	}
 	id := cs.hello.Session
-	data, _, err := d.connect(ctx, i, kindData, id, cs.keys.bind)
+	data, _, err := d.connect(ctx, i, helloTimeout, kindData, id, cs.keys.bind)
 	if err != nil {
 		_ = ctl.Close()
 		return nil, err
@@ -268,9 +321,9 @@ func (d *Dialer) try(ctx context.Context, i int) (*Session, error) {
 	return s, nil
 }
 
-// connect makes one connection and runs its handshake.
-func (d *Dialer) connect(ctx context.Context, i int, kind, session string, secret []byte) (*net.TCPConn, *shaken, error) {
-	nd := net.Dialer{Timeout: min(dialTimeout, max(d.o.Timeout, backoffFirst)), KeepAlive: -1}
+// connect makes one connection and runs its handshake, each within the limit.
+func (d *Dialer) connect(ctx context.Context, i int, limit time.Duration, kind, session string, secret []byte) (*net.TCPConn, *shaken, error) {
+	nd := net.Dialer{Timeout: min(limit, dialTimeout, max(d.o.Timeout, backoffFirst)), KeepAlive: -1}
 	if d.local[i] != nil {
 		nd.LocalAddr = d.local[i]
 	}
@@ -280,7 +333,7 @@ func (d *Dialer) connect(ctx context.Context, i int, kind, session string, secre
 	}
 	c := nc.(*net.TCPConn)
 	off := context.AfterFunc(ctx, func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(helloTimeout))
+	_ = c.SetDeadline(time.Now().Add(limit))
 	s, err := clientShake(c, &d.o.Options, kind, session, i, secret)
 	if err == nil {
 		err = c.SetDeadline(time.Time{})

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -111,7 +113,7 @@ func TestDialerBackoff(t *testing.T) {
 	var mu sync.Mutex
 	var at []time.Time
 	fails := make(chan struct{}, 100)
-	d, err := NewDialer(DialerOptions{Options: o, Paths: []Path{{"127.0.0.1", addr}}, Failed: func(int, error) {
+	d, err := NewDialer(DialerOptions{Options: o, Paths: []Path{{"127.0.0.1", addr}}, Unreached: func(bool, error) {
 		mu.Lock()
 		at = append(at, time.Now())
 		mu.Unlock()
@@ -211,9 +213,9 @@ func TestDialerGoesOnAfterARefusal(t *testing.T) {
 	var refused *Refused
 	d, err := NewDialer(DialerOptions{
 		Options: options("alpha"), Paths: []Path{{"", addrs[0]}, {"", addrs[1]}},
-		Failed: func(path int, err error) {
-			if path != 0 || !errors.As(err, &refused) {
-				t.Errorf("path %d failed with %v", path, err)
+		Unreached: func(_ bool, err error) {
+			if !errors.As(err, &refused) {
+				t.Errorf("failed with %v", err)
 			}
 		},
 	})
@@ -232,4 +234,137 @@ func TestDialerGoesOnAfterARefusal(t *testing.T) {
 	q := <-got
 	q.end(nil)
 	serve(s, newSink()).wait(t)
+}
+
+// mute accepts connections and says nothing, as a path does on which packets are lost.
+func mute(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+// A path that is silent does not keep the dialer off one that lives: neither the first
+// time, nor when the peer refused at first and is ready now.
+func TestDialerPassesSilentPaths(t *testing.T) {
+	for _, first := range []bool{true, false} { // the silent path
+		got := make(chan *Session, 4)
+		var ready atomic.Bool
+		ready.Store(first)
+		ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }, Ready: func() error {
+			if ready.Load() {
+				return nil
+			}
+			return errors.New("role is init")
+		}}
+		l, err := Listen(ListenerOptions{
+			Cluster: "c", Node: "bravo", Addresses: []string{"127.0.0.1:0"},
+			Lookup: func(string, string) (*Endpoint, error) { return ep, nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(l.Close)
+		paths := []Path{{"", l.Addrs()[0].String()}, {"", mute(t)}}
+		if first {
+			slices.Reverse(paths)
+		}
+		refused := make(chan bool, 8)
+		d, err := NewDialer(DialerOptions{Options: options("alpha"), Paths: paths, Unreached: func(no bool, _ error) { refused <- no }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan *Session, 1)
+		go func() { s, _ := d.Dial(t.Context()); done <- s }()
+		if !first {
+			if !<-refused {
+				t.Error("a refusal is told as silence")
+			}
+			time.Sleep(glance + 100*time.Millisecond) // it waits for the other path now
+			ready.Store(true)
+			d.Kick()
+		}
+		began := time.Now()
+		s := <-done
+		if w := time.Since(began); w > time.Second {
+			t.Errorf("silent path first %v: the session came after %v", first, w)
+		}
+		q := <-got
+		q.end(nil)
+		serve(s, newSink()).wait(t)
+	}
+}
+
+// What is told of a round: a refusal at once, and silence only if it was all that came.
+func TestDialerTellsWhatARoundWas(t *testing.T) {
+	ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { s.Close("") }, Ready: func() error { return errors.New("role is init") }}
+	l, err := Listen(ListenerOptions{
+		Cluster: "c", Node: "bravo", Addresses: []string{"127.0.0.1:0"},
+		Lookup: func(string, string) (*Endpoint, error) { return ep, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	no, nobody := Path{"", l.Addrs()[0].String()}, Path{"", closed.Addr().String()}
+	for _, c := range []struct {
+		paths []Path
+		want  []bool // refused
+	}{
+		{[]Path{nobody, nobody}, []bool{false}},
+		{[]Path{no, nobody}, []bool{true}},
+		{[]Path{nobody, no}, []bool{true}},
+		{[]Path{no, no}, []bool{true, true}},
+	} {
+		var got []bool
+		d, err := NewDialer(DialerOptions{Options: options("alpha"), Paths: c.paths, Unreached: func(no bool, _ error) { got = append(got, no) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			got = nil
+			if s := d.round(t.Context()); s != nil || !slices.Equal(got, c.want) {
+				t.Errorf("%v: told %v, want %v", c.paths, got, c.want)
+			}
+		}
+	}
+}
+
+// A round in which nobody answered is told once, after all the time that a path may take.
+func TestDialerTellsOfSilenceOnce(t *testing.T) {
+	told := make(chan bool, 8)
+	o := options("alpha")
+	o.Timeout = 100 * time.Millisecond
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	d, err := NewDialer(DialerOptions{Options: o, Paths: []Path{{"", mute(t)}, {"", closed.Addr().String()}}, Unreached: func(no bool, _ error) { told <- no }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { _, _ = d.Dial(ctx); close(done) }()
+	began := time.Now()
+	if <-told {
+		t.Error("silence is told as a refusal")
+	}
+	if w := time.Since(began); w < helloTimeout {
+		t.Errorf("told after %v: the silent path was not given its time", w)
+	}
+	cancel()
+	<-done
+	if len(told) > 0 || o.Metrics.DialFailures.Load() != 2 {
+		t.Errorf("told %d times more, %d failures", len(told), o.Metrics.DialFailures.Load())
+	}
 }

@@ -16,7 +16,7 @@ func dialOnce(t *testing.T, d *Dialer) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	d.o.Failed = func(int, error) { cancel() }
+	d.o.Unreached = func(bool, error) { cancel() }
 	if s, err := d.Dial(ctx); err == nil {
 		s.Close("unexpected")
 		return nil
@@ -286,7 +286,7 @@ func TestHandshakeDataBinding(t *testing.T) {
 	p := newPair(t, options("alpha"), options("bravo"))
 	ctx := context.Background()
 	control := func() (net.Conn, *shaken) {
-		c, s, err := p.d.connect(ctx, 0, kindControl, "", testKey)
+		c, s, err := p.d.connect(ctx, 0, helloTimeout, kindControl, "", testKey)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -295,7 +295,7 @@ func TestHandshakeDataBinding(t *testing.T) {
 	}
 	t.Run("cluster key alone", func(t *testing.T) {
 		_, s := control()
-		_, _, err := p.d.connect(ctx, 0, kindData, s.hello.Session, testKey)
+		_, _, err := p.d.connect(ctx, 0, helloTimeout, kindData, s.hello.Session, testKey)
 		if !refusedWith(CodeKey, true)(err) {
 			t.Errorf("got %v", err)
 		}
@@ -338,11 +338,11 @@ func TestHandshakeDataBinding(t *testing.T) {
 	t.Run("of a session given up", func(t *testing.T) {
 		_, s1 := control()
 		_, s2 := control() // begins anew
-		_, _, err := p.d.connect(ctx, 0, kindData, s1.hello.Session, s1.keys.bind)
+		_, _, err := p.d.connect(ctx, 0, helloTimeout, kindData, s1.hello.Session, s1.keys.bind)
 		if !refusedWith(CodeSession, true)(err) {
 			t.Errorf("the older session's data connection: %v", err)
 		}
-		c, _, err := p.d.connect(ctx, 0, kindData, s2.hello.Session, s2.keys.bind)
+		c, _, err := p.d.connect(ctx, 0, helloTimeout, kindData, s2.hello.Session, s2.keys.bind)
 		if err != nil {
 			t.Fatal(err)
 		}

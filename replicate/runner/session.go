@@ -25,8 +25,6 @@ type link struct {
 	last    replicate.SessionID
 	current *peerSession
 	next    *transport.Session // came while the older one was not down yet
-	failed  int                // paths that failed since the last session or round
-	refused bool               // … and whether one was refused
 	told    string             // differences of the configuration last logged
 }
 
@@ -43,7 +41,7 @@ func newLink(r *Resource) (*link, error) {
 		l.endpoint = &transport.Endpoint{Options: o, Ready: l.ready, Session: l.arrived}
 		return l, nil
 	}
-	d, err := transport.NewDialer(transport.DialerOptions{Options: o, Paths: r.opts.Paths, Failed: l.attemptFailed})
+	d, err := transport.NewDialer(transport.DialerOptions{Options: o, Paths: r.opts.Paths, Unreached: l.unreached})
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +113,6 @@ func (l *link) begin(s *transport.Session) {
 	l.last++
 	p := &peerSession{link: l, r: l.r, s: s, id: l.last, over: make(chan struct{})}
 	l.current = p
-	l.failed, l.refused = 0, false
 	l.wg.Go(p.serve)
 }
 
@@ -136,23 +133,9 @@ func (l *link) ended(p *peerSession) {
 	close(p.over)
 }
 
-// attemptFailed turns failures of every path, or a refusal, into word for the machine.
-// After a refusal the other paths' silence says nothing.
-func (l *link) attemptFailed(_ int, err error) {
-	var no *transport.Refused
-	refused := errors.As(err, &no)
-	l.mu.Lock()
-	l.failed++
-	last := l.failed >= len(l.r.opts.Paths)
-	tell := refused || last && !l.refused
-	l.refused = l.refused || refused
-	if last {
-		l.failed, l.refused = 0, false
-	}
-	l.mu.Unlock()
-	if tell {
-		l.r.box.event(replicate.Event{Kind: replicate.EvUnreachable, Refused: refused, Text: err.Error()})
-	}
+// unreached has the machine know that nobody answered on any path, or of a refusal.
+func (l *link) unreached(refused bool, err error) {
+	l.r.box.event(replicate.Event{Kind: replicate.EvUnreachable, Refused: refused, Text: err.Error()})
 }
 
 // enable makes and accepts sessions from now on.

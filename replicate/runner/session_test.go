@@ -2,11 +2,9 @@ package runner
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
 	"testing"
 	"time"
 
@@ -47,7 +45,7 @@ func testPair(t testing.TB, change func(node int, o *Options)) (a, b *Resource) 
 	t.Cleanup(func() { l.Close() })
 	a = testResource(t, func(o *Options) {
 		options(0)(o)
-		o.Paths = []transport.Path{{Remote: port}}
+		o.Paths = append([]transport.Path{{Remote: port}}, o.Paths...)
 	})
 	return a, b
 }
@@ -154,36 +152,6 @@ func TestSessionWaitsForMemoryNoLongerThanItLives(t *testing.T) {
 	for end := time.Now().Add(5 * time.Second); b.peerMem.Free() != b.peerMem.Size(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("memory did not come back")
-		}
-	}
-}
-
-// The machine hears of a refusal at once, and the silence of the other paths does not
-// cover it.
-func TestRefusalOnOnePathIsTheWordOfTheRound(t *testing.T) {
-	r := &Resource{box: newMailbox(), opts: Options{Paths: make([]transport.Path, 2)}}
-	l := &link{r: r}
-	no, silent := &transport.Refused{Code: transport.CodeNotReady, Reason: "role is init", Remote: true}, errors.New("no answer")
-	for _, c := range []struct {
-		round []error
-		want  []bool // refused
-	}{
-		{[]error{silent, silent}, []bool{false}},
-		{[]error{no, silent}, []bool{true}},
-		{[]error{silent, no}, []bool{true}},
-		{[]error{silent, silent}, []bool{false}},
-	} {
-		var got []bool
-		for i, err := range c.round {
-			l.attemptFailed(i, err)
-		}
-		var w word
-		r.box.take(&w)
-		for _, it := range w.items {
-			got = append(got, it.ev.Refused)
-		}
-		if !slices.Equal(got, c.want) {
-			t.Errorf("%v: told %v, want %v", c.round, got, c.want)
 		}
 	}
 }
