@@ -298,7 +298,7 @@ func (m *Machine) suspension() {
 		return
 	}
 	m.report(Report{Kind: ReportResumed, Old: old})
-	m.failing = false
+	m.failing = m.taking && m.unmarked // that is not over
 	m.thaw()
 }
 

@@ -348,6 +348,38 @@ func TestStepDownAlthoughNothingRecordsTheBadReplica(t *testing.T) {
 	}
 }
 
+// Nor does a suspension that ends change that: requests go on failing, and nobody waits.
+func TestSuspensionAfterNothingRecordedTheBadReplica(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() {
+		s.write(1, 0, block)
+		s.settle()
+		s.write(2, 8*block, block)
+		s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq}})
+		s.fails("disk write", "no space left on device")
+		s.sent = nil
+		s.says(Msg{Kind: MsgTookOver, Control: &TakeOver{Localcnt: 1, Lineage: history(1, 2)}})
+		for len(s.open) > 0 {
+			s.fails(s.open[0].label, "I/O error")
+		}
+		s.order(Command{Kind: CmdSuspend})
+		s.order(Command{Kind: CmdResume})
+		s.write(3, 16*block, block)
+		s.order(Command{Kind: CmdRole, Role: metadata.Secondary, Force: true})
+		for range 5 {
+			s.tick(10 * Second)
+			s.settle()
+		}
+	})
+	if err, ok := s.replies[3]; !ok || err == OK {
+		t.Errorf("replies %v", s.replies)
+	}
+	if s.m.role == metadata.Primary || s.m.job != nil {
+		t.Errorf("role %v, order under way: %v", s.m.role, s.m.job != nil)
+	}
+}
+
 // That nothing could record a bad replica once says nothing of the next takeover: a
 // demotion waits for that.
 func TestNextTakeoverIsWaitedFor(t *testing.T) {

@@ -83,6 +83,7 @@ type req struct {
 	asked  Instant
 	orphan bool // its connection is gone; nobody waits for it
 	broken bool // it was answered with an error
+	landed bool // of a sync window: the peer's blocks came, and are being written
 }
 
 func (r *req) end() int64 { return r.off + r.length }

@@ -100,7 +100,11 @@ func (m *Machine) applied(r *req, ev *Event) {
 	switch r.kind {
 	case kApplyWrite, kApplyZero, kApplySync, kBarrier:
 		if !ok {
-			m.counters.ErrLocal[1]++
+			op := 1
+			if r.kind == kBarrier {
+				op = 2
+			}
+			m.counters.ErrLocal[op]++
 			m.endApply(r)
 			m.diskFailed(because("a write or flush of the primary could not be carried out", ev.Text))
 			return

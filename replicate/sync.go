@@ -168,11 +168,15 @@ func (m *Machine) steerSync() {
 	if passed < steerEvery {
 		return
 	}
-	s.steered = m.now
 	// Never more than a second's worth: a node that stood still for minutes has no
 	// more to give than another, and the product must not overflow.
 	ms := int64(min(passed, Second) / Millisecond)
-	s.budget = min(s.budget+m.cfg.MaxRate/1000*ms+m.cfg.MaxRate%1000*ms/1000, m.cfg.MaxRate)
+	more := m.cfg.MaxRate/1000*ms + m.cfg.MaxRate%1000*ms/1000
+	if m.cfg.MaxRate > 0 && more == 0 {
+		return // of so low a rate this time gives nothing yet
+	}
+	s.steered = m.now
+	s.budget = min(s.budget+more, m.cfg.MaxRate)
 	busy := m.now-m.lastReq < Second
 	switch {
 	case busy && m.cfg.LatencyTarget > 0 && m.latency > m.cfg.LatencyTarget:
@@ -210,7 +214,7 @@ func (m *Machine) syncRead(r *req, ev *Event) {
 		m.endOp(r)
 		return
 	}
-	if r.buf != 0 {
+	if r.landed {
 		if r.local == failed {
 			m.counters.ErrLocal[1]++
 			m.endOp(r)
@@ -268,15 +272,7 @@ func (m *Machine) onSyncBlocks(msg *Msg) {
 		return
 	}
 	m.moved(r, msg.Mask&^msg.Zeroes)
-	r.buf = msg.Buf
-	if r.buf == 0 {
-		r.buf = r.data // all zeroes: the memory is not looked at
-		r.data = 0
-	}
-	if r.buf == 0 {
-		m.protocol(true, "zero blocks without hashes")
-		return
-	}
+	r.buf, r.landed = msg.Buf, true // no memory if all of them are zeroes
 	m.onDisk(r, Effect{Disk: DiskWriteMasked, Off: r.off, Len: r.length, Mask: msg.Mask, Zeroes: msg.Zeroes, Buf: r.buf})
 }
 

@@ -1,6 +1,9 @@
 package replicate
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // syncing is a linked primary with 16 windows to copy, none of them begun.
 func syncing(t *testing.T, change func(c *Config)) *script {
@@ -106,6 +109,20 @@ func TestSyncGoesOnAfterALongSleep(t *testing.T) {
 	}
 }
 
+// A cap of a few bytes a second is no order to stop.
+func TestSyncAtALowRateGoesOn(t *testing.T) {
+	s := syncing(t, func(c *Config) { c.MaxRate = 3 })
+	s.m.sync.budget = 0
+	for range 10 {
+		s.now += steerEvery
+		s.m.now = s.now
+		s.m.steerSync()
+	}
+	if got := s.m.sync.budget; got < 2 || got > 3 {
+		t.Errorf("after a second %d bytes may be sent, of 3", got)
+	}
+}
+
 // A cap that is set while a sync runs without one counts from then on.
 func TestMaxRateSetLater(t *testing.T) {
 	s := syncing(t, func(c *Config) {})
@@ -116,5 +133,33 @@ func TestMaxRateSetLater(t *testing.T) {
 	s.m.steerSync()
 	if got := s.m.sync.budget; got <= 0 {
 		t.Errorf("a second later %d bytes may be sent", got)
+	}
+}
+
+// TestZeroesForWhatIsUnreadableHere: a primary that is copied to cannot read its own
+// window, so it sends no hashes; the source has nothing but zeroes there, and sends no
+// blocks.
+func TestZeroesForWhatIsUnreadableHere(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	m := s.m
+	s.silently(func() {
+		m.st.Dirty.Set(0, Window)
+		m.sync = syncState{phase: syncCopying, direction: fromPeer, window: 1, steered: s.now, began: s.now, rateAt: s.now}
+		m.peerDisk = "uptodate"
+		s.tick(steerEvery)
+		s.fails("disk read", "I/O error")
+		pull := s.sent[len(s.sent)-1]
+		if pull.Kind != MsgSyncPull || pull.Buf != 0 {
+			t.Fatalf("sent %v", pull)
+		}
+		s.says(Msg{Kind: MsgSyncBlocks, Seq: pull.Seq, Off: pull.Off, Mask: pull.Mask, Zeroes: pull.Mask})
+		if op := s.open[len(s.open)-1]; !strings.HasPrefix(op.label, "disk write") {
+			t.Fatalf("%s under way", op.label)
+		}
+		s.done("disk write")
+	})
+	if m.phase != linked || m.st.Dirty.Word(0) != 0 {
+		t.Errorf("phase %v (%s), word %x", m.phase, m.wordReason, m.st.Dirty.Word(0))
 	}
 }
