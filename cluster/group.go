@@ -44,7 +44,7 @@ type Group struct {
 	faultOf  Kind
 	faultAt  int      // the part
 	violated bool     // it was up here outside the controller while it was up elsewhere
-	cause    string   // Event.Reason of the standing when the last part began to go up
+	cause    string   // Event.Reason of the standing when the group began to go up
 	retryAt  Instant  // a fault of a resource is not forgotten before this, nor a stuck part tried
 	backoff  Duration // how long the next one waits
 
@@ -335,7 +335,9 @@ func (g *Group) begin(i int, goUp bool) {
 	g.op, g.at, g.isUp, g.broken = g.lastOp, i, goUp, ""
 	if goUp {
 		p.is, p.reason, p.stray = goingUp, "", false
-		g.cause = g.facts.Reason // what changes from here on, the attempt may not have known
+		if i == 0 {
+			g.cause = g.facts.Reason // what changes from here on, the attempt may not have known
+		}
 		g.limit = g.now.add(p.UpLimit)
 		g.emit(Effect{Kind: EffUp, Part: i, Op: g.op, Try: p.tries})
 		return
@@ -383,7 +385,6 @@ func (g *Group) ended(err string) {
 	switch {
 	case g.isUp && err == "":
 		p.is, p.lookAt, p.renew, p.steadyAt = up, g.now.add(p.Interval), false, g.now.add(p.RestartReset)
-		g.backoff = firstBackoff
 	case p.renew && g.wanted():
 		g.notRenewed(g.at, err)
 	case g.isUp && p.Optional:
@@ -404,6 +405,9 @@ func (g *Group) ended(err string) {
 		g.emit(Effect{Kind: EffReport, Part: g.at, Reason: "could not be stopped: " + err})
 		g.endOrders(OrderOffline, p.Name+" could not be stopped: "+err)
 		g.endOrders(OrderSwitch, p.Name+" could not be stopped: "+err)
+	}
+	if g.isUp && g.served() {
+		g.backoff = firstBackoff
 	}
 }
 

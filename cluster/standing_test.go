@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -89,5 +90,38 @@ func TestStandingThatChangesDuringTheAttempt(t *testing.T) {
 		d.is(Faulted) // nothing changed: what was refused would be again
 		d.tell(Event{Kind: EvStanding, Fit: true, Reason: "data is uptodate here"})
 		d.is(Online)
+	}
+}
+
+// A preferred node whose last resource cannot be promoted does not take the group from the
+// other one again and again: what the other one does meanwhile is the answer to the
+// attempt, and that a part of the group went up is no success.
+func TestNodeThatCannotBringUpTheLastResource(t *testing.T) {
+	part := func(name string) Part {
+		return Part{Name: "group1/resource/" + name, Kind: Resource, UpLimit: 10 * Second, DownLimit: Second}
+	}
+	for _, c := range []struct {
+		after string // what is told once this node gave up
+		most  int    // attempts
+	}{{"peer primary", 1}, {"peer primary for the %d. time", 16}} {
+		d := newDesk(t, standard(part("log"), part("data")))
+		d.hangs["+log"], d.hangs["+data"] = true, true
+		d.tell(Event{Kind: EvStanding, Fit: true, Reason: "peer primary"})
+		d.tell(Event{Kind: EvElected, Master: true})
+		attempts := 0
+		for d.now < Instant(600*Second) {
+			if d.g.op != 0 && d.g.isUp {
+				attempts++
+				d.tell(Event{Kind: EvStanding, Fit: true, Reason: "peer secondary"})
+				d.tell(Event{Kind: EvDone, Op: d.g.op})
+				d.tell(Event{Kind: EvDone, Op: d.g.op, Err: "its provider could not be started"})
+				d.pass(Second / 2)
+				d.tell(Event{Kind: EvStanding, Fit: true, Reason: strings.ReplaceAll(c.after, "%d", fmt.Sprint(attempts))})
+			}
+			d.pass(Second / 2)
+		}
+		if attempts < 1 || attempts > c.most || c.most > 1 && attempts < c.most/2 {
+			t.Errorf("%s: %d attempts in 600 s, want %d at most", c.after, attempts, c.most)
+		}
 	}
 }

@@ -66,9 +66,10 @@ type mounted struct {
 }
 
 // of says whether it is the filesystem of a device. btrfs and bcachefs show a number of
-// their own (of major 0) in place of the device's; their source names that.
+// their own (of major 0) in place of the device's; their source names that. What others
+// call their source is not looked at: it may be a path that hangs.
 func (m *mounted) of(device os.FileInfo) bool {
-	if unix.Major(m.dev) != 0 || !filepath.IsAbs(m.source) {
+	if unix.Major(m.dev) != 0 || !strings.HasPrefix(m.source, "/dev/") {
 		return m.dev == deviceOf(device)
 	}
 	st, err := os.Stat(m.source)

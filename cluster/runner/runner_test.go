@@ -156,6 +156,10 @@ func TestResourceThatCannotLeaveInitIsDown(t *testing.T) {
 	if err := d.Down(within(t, soon)); err != nil {
 		t.Errorf("in init: %v", err)
 	}
+	s.replica.Role, s.replica.Disk = "secondary", "failed" // as its promotion found out
+	if err := d.Down(within(t, soon)); err != nil {
+		t.Errorf("its disk failed: %v", err)
+	}
 	s.replica.Role = "primary"
 	if err := d.Down(within(t, soon)); !errors.Is(err, s.refuse) {
 		t.Errorf("primary: %v", err)

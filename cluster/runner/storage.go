@@ -85,9 +85,9 @@ func (d *Resource) peerPrimary(ctx context.Context) bool {
 	return err == nil && r.PeerRole == "primary"
 }
 
-// Down demotes. A hastd that is gone has no primary, nor has the next one. In init nothing
-// is served, whatever keeps it from being secondary, such as a disk that is not there: that
-// is down, and Watch makes it secondary once it can.
+// Down demotes. A hastd that is gone has no primary, nor has the next one. One that is not
+// primary serves nothing, whatever keeps it from being secondary, such as a disk that is not
+// there or just failed: that is down, and Watch makes it secondary once it can.
 func (d *Resource) Down(ctx context.Context) error {
 	began := time.Now()
 	for {
@@ -98,7 +98,7 @@ func (d *Resource) Down(ctx context.Context) error {
 		case err == nil, ctx.Err() != nil:
 			return err
 		case !d.Storage.Again(err):
-			if r, e := d.Storage.Replica(ctx, d.Name); e == nil && r.Role == "init" {
+			if r, e := d.Storage.Replica(ctx, d.Name); e == nil && r.Role != "primary" {
 				return nil
 			}
 			return err
