@@ -109,12 +109,13 @@ func (s *Store) spill(sl *slot) {
 }
 
 // Spill makes up to n idle extents leave for the map: their marks become dirty
-// bits, durable with the commit it returns, after which Reclaim can drop them. ok
-// is false if no extent is idle.
+// bits, durable with the commit it returns, after which Reclaim can drop them. Those
+// that it could drop already are passed over: they may be wanted, and stay. ok is
+// false if there is no other.
 func (s *Store) Spill(n int) (commit uint64, ok bool) {
 	s.Log.eachUsed(func(i int16) bool {
 		sl := &s.Log.slots[i]
-		if sl.refs == 0 && sl.journal <= s.durable {
+		if sl.refs == 0 && sl.journal <= s.durable && !s.evictable(sl) {
 			s.spill(sl)
 			s.Persist(int64(sl.extent)*s.Log.extentSize, s.Log.extentSize)
 			ok = true

@@ -315,7 +315,7 @@ func (m *storeModel) spill() {
 	m.act("spill", nil, func() {
 		idle := 0
 		for _, e := range m.s.Log.extents() {
-			if m.refs[e] == 0 && m.s.Log.slots[m.s.Log.index[e]-1].journal <= m.s.durable {
+			if sl := &m.s.Log.slots[m.s.Log.index[e]-1]; m.refs[e] == 0 && sl.journal <= m.s.durable && !m.s.evictable(sl) {
 				idle++
 			}
 		}

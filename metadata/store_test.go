@@ -39,6 +39,34 @@ func TestStoreAcquireTakesAllOrNone(t *testing.T) {
 	}
 }
 
+// A range whose extents were used least recently of all: room for it comes from the
+// others, after as many commits as that takes.
+func TestSpillMakesRoomBesideWhatIsWanted(t *testing.T) {
+	const size = 1 << 20
+	s, _, err := Load(image(t, testLayout(t, 64<<20), Superblock{Resource: "db", SectorSize: 512, ExtentSize: size, Keepdirty: 16}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range [][2]int64{{12, 4}, {0, 12}} {
+		if _, ok := s.Acquire(r[0]*size, r[1]*size); !ok {
+			t.Fatal("no room in an empty log")
+		}
+		s.Mark(r[0]*size, r[1]*size)
+		s.Release(r[0]*size, r[1]*size)
+	}
+	for range 3 {
+		s.Prepare()
+		s.Committed()
+		if _, ok := s.Acquire(12*size, 8*size); ok {
+			return
+		}
+		if _, ok := s.Spill(4); !ok {
+			t.Fatal("nothing can leave")
+		}
+	}
+	t.Error("the log is full of extents that nobody uses")
+}
+
 // TestStoreClearNeverReachesTheMediumBeforeTheEnd: bits cleared in memory stay on
 // the medium until ClearMap.
 func TestStoreClearNeverReachesTheMediumBeforeTheEnd(t *testing.T) {

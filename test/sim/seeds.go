@@ -28,4 +28,6 @@ var NamedSeeds = []NamedSeed{
 	{1800009595, "owed-after-the-loss", "what a secondary wrote after its connection was lost was in no map: a later copying left it different"},
 	{200011282, "max-rate-after-a-sleep", "a clock that leapt by minutes made the product of max-rate and time overflow, and the sync rested for as long"},
 	{3040086472, "alone-before-the-agreement", "a primary raised between its promotion and the agreement with a peer that was there, stood still at that moment, and acknowledged when it woke without asking"},
+	{4310019715, "room-beside-what-is-wanted", "a small log was full, and room for a long write was sought in its own extents, which had left for the map already: a commit without end"},
+	{4310130725, "room-beside-what-is-wanted-again", "the same on a secondary whose primary had lost its disk"},
 }

@@ -60,6 +60,9 @@ var Bugs = []Bug{
 	{Name: "go on alone before the agreement that follows a promotion", Test: "./replicate -run TestWriteRightAfterAPromotion", Edits: []Edit{
 		{"replicate/link.go", "m.renewing() || ", ""},
 	}},
+	{Name: "seek room in the log where there is none", Test: "./metadata -run TestSpillMakesRoom", Edits: []Edit{
+		{"metadata/activity.go", " && !s.evictable(sl)", ""},
+	}},
 	{Name: "keep the payload of applied writes", Oracle: "bounds", Runs: 2000, Took: 36, Edits: []Edit{
 		{"replicate/secondary.go", "	m.release(r.buf)\n	m.applying--\n", "	m.applying--\n"},
 	}},
