@@ -1,10 +1,18 @@
 package component
 
 import (
+	"bytes"
 	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
+	"hastd/cmd/internal/exit"
+	"hastd/conf"
 	"hastd/metadata"
+	"hastd/replicate/runner"
 )
 
 // A power loss at any write of a forced creation leaves the old replica, the new
@@ -70,7 +78,7 @@ func TestCreationCutAnywhereIsNeverAMixture(t *testing.T) {
 // size that hastd remembers finds it, or at the new one; the move is then carried out to
 // its end, and no old copy is left.
 func TestMoveCutAnywhereIsCarriedOut(t *testing.T) {
-	const was, size = 8 << 20, 16 << 20
+	const was, size, sector = 8 << 20, 16 << 20, 512
 	const changed = 100 // a byte of the map that the first flush of the replica wrote
 	disk := make([]byte, size)
 	layout := func(size int64) metadata.Layout {
@@ -81,7 +89,11 @@ func TestMoveCutAnywhereIsCarriedOut(t *testing.T) {
 		return l
 	}
 	from, to := layout(was), layout(size)
-	ws, err := metadata.Create(from, metadata.Superblock{Resource: "data", Resuid: 7, SectorSize: 512, ExtentSize: 2 << 20, Keepdirty: 256})
+	history := make(metadata.Lineage, metadata.MaxGenerations) // makes a superblock longer than a sector
+	for i := range history {
+		history[i].ID = metadata.ID(i + 1)
+	}
+	ws, err := metadata.Create(from, metadata.Superblock{Resource: "data", Resuid: 7, SectorSize: sector, ExtentSize: 2 << 20, Keepdirty: 256, Lineage: history})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,13 +113,11 @@ func TestMoveCutAnywhereIsCarriedOut(t *testing.T) {
 	}
 	o := &opened{Place: Place{Resource: "data", Local: "disk"}, layout: to}
 	plan := func(disk []byte) (*moving, error) {
-		old := image(disk, from)
-		d, err := metadata.Inspect(old)
-		if err != nil {
-			return nil, err
+		m, now := &moving{from: from, to: to, old: image(disk, from)}, image(disk, to)
+		if err := m.find(now); err != nil || m.moved {
+			return m, err
 		}
-		m := &moving{from: from, to: to, old: old, super: d.Super, newest: d.Newest}
-		return m, o.judge(m, image(disk, to))
+		return m, o.judge(m, now)
 	}
 	whole := func(disk []byte, l metadata.Layout) bool {
 		d, err := metadata.Inspect(image(disk, l))
@@ -119,30 +129,35 @@ func TestMoveCutAnywhereIsCarriedOut(t *testing.T) {
 	}
 	steps := m.steps()
 	for cut := range len(steps) + 1 {
-		for _, torn := range []bool{false, true} { // the last superblock half written
+		for _, torn := range []string{"", "only its first sector", "all but its first sector"} { // written of the last superblock
 			after := append([]byte(nil), disk...)
 			for _, step := range steps[:cut] {
 				for _, w := range step {
 					copy(after[w.Offset:], w.Data)
 				}
 			}
-			if torn && cut < len(steps) {
+			if cut < len(steps) {
 				w := steps[cut][0]
-				copy(after[w.Offset:], w.Data[:len(w.Data)/2])
+				switch torn {
+				case "only its first sector":
+					copy(after[w.Offset:], w.Data[:sector])
+				case "all but its first sector":
+					copy(after[w.Offset+sector:], w.Data[sector:])
+				}
 			}
 			_, err := metadata.Inspect(image(after, to))
 			blank := errors.Is(err, metadata.ErrNoMetadata)
 			if !whole(after, from) && !whole(after, to) {
-				t.Errorf("cut in step %d, torn %v: no end has a whole replica", cut, torn)
+				t.Errorf("cut in step %d, torn %q: no end has a whole replica", cut, torn)
 			}
 			if err == nil && !whole(after, to) {
-				t.Errorf("cut in step %d, torn %v: the new end is taken for a replica, and is none", cut, torn)
+				t.Errorf("cut in step %d, torn %q: the new end is taken for a replica, and is none", cut, torn)
 			}
 			m, err := plan(after)
 			switch {
 			case errors.Is(err, metadata.ErrNoMetadata) && !blank: // it was done
 			case err != nil:
-				t.Errorf("cut in step %d, torn %v: it cannot be carried out: %v", cut, torn, err)
+				t.Errorf("cut in step %d, torn %q: it cannot be carried out: %v", cut, torn, err)
 				continue
 			default:
 				for _, step := range m.steps() {
@@ -152,10 +167,74 @@ func TestMoveCutAnywhereIsCarriedOut(t *testing.T) {
 				}
 			}
 			if _, err := metadata.Inspect(image(after, from)); !errors.Is(err, metadata.ErrNoMetadata) || !whole(after, to) {
-				t.Errorf("cut in step %d, torn %v: carried out, the old end has %v", cut, torn, err)
+				t.Errorf("cut in step %d, torn %q: carried out, the old end has %v", cut, torn, err)
 			}
 		}
 	}
+}
+
+// An older life of the replica, from when the component was as large before, is not taken
+// for one that was moved, however high its sequence; nothing is written then.
+func TestResizeKeepsTheReplicaBesideAnOlderLife(t *testing.T) {
+	const was, size = 8 << 20, 16 << 20
+	for _, c := range []struct {
+		name                     string
+		resuid, oldResuid        metadata.ID
+		sequence, sequenceBefore uint64
+	}{
+		{"higher sequence", 7, 7, 5, 900},
+		{"higher sequence, never connected", 0, 0, 1, 3},
+		{"equal sequence", 7, 7, 5, 5},
+		{"lower sequence", 7, 7, 900, 5},
+		{"another resuid", 7, 6, 5, 900},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := Place{Resource: "data", Node: "alpha", Local: filepath.Join(t.TempDir(), "disk"), Metadata: conf.MetadataInternal, State: t.TempDir()}
+			disk := make([]byte, size)
+			older := metadata.Superblock{Resource: "data", Resuid: c.oldResuid, Sequence: c.sequenceBefore, Localcnt: 3}
+			now := metadata.Superblock{Resource: "data", Resuid: c.resuid, Sequence: c.sequence, Localcnt: 4}
+			putReplica(t, disk, size, older)
+			putReplica(t, disk, was, now)
+			if err := os.WriteFile(p.Local, disk, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := runner.RememberSize(p.State, "data", p.Local, was); err != nil {
+				t.Fatal(err)
+			}
+			err := Resize(p, io.Discard)
+			if exit.CodeOf(err) != exit.Refused || !strings.Contains(exit.HintOf(err), "give it its old size back") {
+				t.Errorf("%v; hint: %s", err, exit.HintOf(err))
+			}
+			if after, err := os.ReadFile(p.Local); err != nil || !bytes.Equal(after, disk) {
+				t.Errorf("something was written, %v", err)
+			}
+		})
+	}
+}
+
+// putReplica puts a replica at the end of the first size bytes of disk. sb.Sequence is that
+// of the newer superblock.
+func putReplica(t *testing.T, disk []byte, size int64, sb metadata.Superblock) metadata.Layout {
+	t.Helper()
+	l, err := metadata.Internal(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sequence := sb.Sequence
+	sb.SectorSize, sb.ExtentSize, sb.Keepdirty = 512, 2<<20, 256
+	ws, err := metadata.Create(l, sb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range ws {
+		copy(disk[w.Offset:], w.Data)
+	}
+	sb.DataSize = l.DataSize
+	for i := range uint64(2) {
+		sb.Sequence = sequence - 1 + i
+		sb.Encode(disk[l.Super[i]:][:metadata.SuperblockSize])
+	}
+	return l
 }
 
 func TestRanges(t *testing.T) {

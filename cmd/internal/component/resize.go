@@ -78,7 +78,7 @@ func (o *opened) carryOut(step []metadata.Write) error {
 type moving struct {
 	from, to metadata.Layout
 	old      *metadata.Image
-	super    metadata.Superblock // the newest at the old end
+	super    metadata.Superblock // the newest of the replica
 	newest   int                 // which copy that is
 	moved    bool                // the new end has it already: only the old one is left to wipe
 }
@@ -98,12 +98,14 @@ func (o *opened) move(was int64) (*moving, error) {
 	if m.old, err = old.whole(); err != nil {
 		return nil, err
 	}
-	d, err := metadata.Inspect(m.old)
+	now, err := o.whole()
 	if err != nil {
+		return nil, err
+	}
+	if err := m.find(now); err != nil {
 		return nil, exit.New(exit.IO, fmt.Sprintf("if the peer has good data: hastctl create %s --force, and it is filled from there", o.Resource),
 			"%s: at the old end of %s: %w", &o.Place, o.meta.Path(), err)
 	}
-	m.super, m.newest = d.Super, d.Newest
 	if m.super.Resource != o.Resource {
 		return nil, exit.New(exit.Refused, "is the path right?", "%s: at its old end %s holds the resource %s", &o.Place, o.meta.Path(), m.super.Resource)
 	}
@@ -118,15 +120,53 @@ func (o *opened) move(was int64) (*moving, error) {
 		return nil, exit.New(exit.CantCreate, fmt.Sprintf("make it at least %d bytes larger, then resize again; or give it its old size back", lack),
 			"%s: %s grew from %d to %d bytes, which is no room for the metadata", &o.Place, o.meta.Path(), was, o.meta.Size())
 	}
-	if err := o.notInUse(m.super.DataSize); err != nil {
-		return nil, err
+	if m.moved {
+		return m, nil
 	}
-	now, err := o.whole()
-	if err != nil {
+	if err := o.notInUse(m.super.DataSize); err != nil {
 		return nil, err
 	}
 	return m, o.judge(m, now)
 }
+
+// find says which superblock counts, and whether the new end has the replica already.
+func (m *moving) find(now *metadata.Image) error {
+	d, err := metadata.Inspect(now)
+	if m.moved = err == nil && m.copied(now, d.Newest); !m.moved {
+		if d, err = metadata.Inspect(m.old); err != nil {
+			return err
+		}
+	}
+	m.super, m.newest = d.Super, d.Newest
+	return nil
+}
+
+// copied says whether the new end has what the old one has. A higher sequence would prove
+// nothing: an older life of the replica can have one, from when the component was as large
+// before. Only the very bytes that a move writes do, and what a wipe of them leaves.
+func (m *moving) copied(now *metadata.Image, newest int) bool {
+	for i := range 2 {
+		if !leftOf(m.old.Super[i], now.Super[i]) {
+			return false
+		}
+	}
+	// Newer metadata at the new end than at the old is not a move's doing.
+	return !blank(m.old.Super[newest])
+}
+
+// leftOf says whether a is b, or what is left of it after a wipe that was cut off: sectors
+// are wiped whole, in any order.
+func leftOf(a, b []byte) bool {
+	const sector = 512
+	for i := 0; i < len(a); i += sector {
+		if !bytes.Equal(a[i:i+sector], b[i:i+sector]) && !blank(a[i:i+sector]) {
+			return false
+		}
+	}
+	return true
+}
+
+func blank(b []byte) bool { return bytes.Count(b, []byte{0}) == len(b) }
 
 // notInUse refuses what somebody made to reach into the new room: it is not mirrored, and
 // the metadata would overwrite its end.
@@ -144,25 +184,22 @@ func (o *opened) notInUse(dataSize int64) error {
 	return nil
 }
 
-// judge says what of the move is left to do. Steps are flushed one by one, so a move that
-// was cut off left the newer copy at the new end whole, or the other one unwritten.
+// judge refuses to write over metadata at the new end that no move left there. Steps are
+// flushed one by one, so one that was cut off left the newer copy whole and the other one
+// unwritten, or neither.
 func (o *opened) judge(m *moving, now *metadata.Image) error {
 	k := m.newest
-	_, first := metadata.DecodeSuperblock(now.Super[k])
-	_, second := metadata.DecodeSuperblock(now.Super[1-k])
-	d, err := metadata.Inspect(now)
-	if err == nil && d.Super.Resource == o.Resource && d.Super.Resuid == m.super.Resuid && (d.Super.Sequence > m.super.Sequence ||
-		d.Super.Sequence == m.super.Sequence && first == nil && second == nil) {
-		m.moved = true
+	unwritten := func(i int, torn bool) bool {
+		_, err := metadata.DecodeSuperblock(now.Super[i])
+		var corrupt *metadata.CorruptError
+		return errors.Is(err, metadata.ErrNoMetadata) || torn && errors.As(err, &corrupt)
+	}
+	whole := bytes.Equal(now.Super[k], m.old.Super[k])
+	if whole && unwritten(1-k, true) || unwritten(k, true) && unwritten(1-k, false) {
 		return nil
 	}
-	var torn *metadata.CorruptError
-	cut := errors.Is(first, metadata.ErrNoMetadata) || errors.As(first, &torn)
-	if bytes.Equal(now.Super[k], m.old.Super[k]) || cut && errors.Is(second, metadata.ErrNoMetadata) {
-		return nil
-	}
-	return exit.New(exit.Refused, fmt.Sprintf("if the peer has good data: hastctl create %s --force, and it is filled from there", o.Resource),
-		"%s: %s holds metadata at its old end and other metadata at the new one", &o.Place, o.meta.Path())
+	return exit.New(exit.Refused, fmt.Sprintf("give it its old size back; or, if what it holds may be given up: hastctl create %s --force, and the peer fills it", o.Resource),
+		"%s: %s holds metadata at its old end and other metadata at the new one: which of them is right cannot be told", &o.Place, o.meta.Path())
 }
 
 // steps are the writes of a move, to be flushed one after the other. The superblocks come
