@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -591,6 +592,56 @@ func TestEnlargedComponentKeepsItsReplica(t *testing.T) {
 				t.Errorf("an old copy was left behind: status %d:\n%s", code, errs)
 			}
 		})
+	}
+}
+
+// A replica that was made anew on an enlarged component is the one that counts: what is
+// left of the old one is data.
+func TestCreationOnAnEnlargedComponentIsRemembered(t *testing.T) {
+	for _, v := range []struct{ external, opened bool }{{false, false}, {false, true}, {true, false}, {true, true}} {
+		t.Run(fmt.Sprintf("external=%v opened=%v", v.external, v.opened), func(t *testing.T) {
+			dir := t.TempDir()
+			c := newCluster(t, "data", dir+"/disk")
+			grows := dir + "/disk"
+			if v.external {
+				grows = dir + "/meta"
+				appendTo(t, c.file, fmt.Sprintf("on.alpha.metadata = %q\n", grows))
+			}
+			c.must("create", "data", "--size", "16MiB")
+			if v.opened {
+				c.start()
+				c.must("role", "secondary", "data")
+				c.must("role", "init", "data")
+			}
+			if err := os.Truncate(grows, 40<<20); err != nil {
+				t.Fatal(err)
+			}
+			if code, _, errs := call(c.args("create", "data")...); code != 77 || !strings.Contains(errs, "grew to") {
+				t.Errorf("the replica is not found again: status %d:\n%s", code, errs)
+			}
+			c.must("create", "data", "--force")
+			before, err := os.ReadFile(grows)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out := c.must("resize", "data"); !strings.Contains(out, "nothing to do") {
+				t.Errorf("resize says:\n%s", out)
+			}
+			if after, err := os.ReadFile(grows); err != nil || !bytes.Equal(before, after) {
+				t.Errorf("resize wrote into it, %v", err)
+			}
+		})
+	}
+}
+
+// A size that cannot be kept is told; the replica is made all the same.
+func TestCreationWarnsThatTheSizeIsNotKept(t *testing.T) {
+	c := newCluster(t, "data", t.TempDir()+"/disk")
+	if err := os.MkdirAll(c.path("state/data.json.new"), 0o700); err != nil { // stands in the way of the new file
+		t.Fatal(err)
+	}
+	if out := c.must("create", "data", "--size", "16MiB"); !strings.Contains(out, "data: warning: its size cannot be kept in "+c.path("state")) {
+		t.Errorf("create says:\n%s", out)
 	}
 }
 

@@ -409,7 +409,7 @@ func changeState(dir, resource string, change func(*state)) error {
 }
 
 // RememberSize keeps the size of the device at whose end the metadata of a resource
-// stands. hastctl resize says it when it moved the metadata, hastd at every opening.
+// stands. hastctl says it when it wrote or moved the metadata, hastd at every opening.
 func RememberSize(dir, resource, path string, size int64) error {
 	return changeState(dir, resource, func(st *state) { st.Path, st.Size = path, size })
 }

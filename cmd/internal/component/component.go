@@ -217,6 +217,11 @@ func (o *opened) oldSize() (int64, error) {
 	return old, nil
 }
 
+// rememberSize keeps the size at whose end the metadata stands now.
+func (o *opened) rememberSize() error {
+	return runner.RememberSize(o.State, o.Resource, o.meta.Path(), o.meta.Size())
+}
+
 // wayOut is what to do about a device that grew.
 func (o *opened) wayOut() string {
 	return fmt.Sprintf("hastctl resize %s moves the metadata to the new end and keeps the replica", o.Resource)

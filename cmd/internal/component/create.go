@@ -54,7 +54,11 @@ func Create(opts CreateOptions) (err error) {
 	if err := c.inspect(o); err != nil {
 		return err
 	}
-	return c.write(o)
+	if err := c.write(o); err != nil {
+		return err
+	}
+	c.rememberSize(o)
+	return nil
 }
 
 type creation struct {
@@ -289,6 +293,14 @@ func (c *creation) write(o *opened) error {
 	}
 	c.say("created on %s: %s (%d bytes) of data, sectors of %d bytes, %s", c.Local, human.Bytes(o.layout.DataSize), o.layout.DataSize, sb.SectorSize, kind)
 	return nil
+}
+
+// rememberSize lets an enlargement from here on be told, and keeps what is now data at the
+// end of a smaller one from being taken for the metadata.
+func (c *creation) rememberSize(o *opened) {
+	if err := o.rememberSize(); err != nil {
+		c.say("warning: its size cannot be kept in %s: %v; mend that before the component is enlarged (hastd keeps the size, too, when it opens the component)", c.State, err)
+	}
 }
 
 // steps puts the writes in an order that never leaves a mixture of old and new

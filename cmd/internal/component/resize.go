@@ -10,7 +10,6 @@ import (
 	"hastd/cmd/internal/exit"
 	"hastd/cmd/internal/human"
 	"hastd/metadata"
-	"hastd/replicate/runner"
 )
 
 // Resize moves the metadata of a component that grew from its old end to the new one.
@@ -43,7 +42,7 @@ func Resize(p Place, out io.Writer) error {
 		}
 	}
 	// Last: what is left of the old end is found by the old size.
-	if err := runner.RememberSize(p.State, p.Resource, o.meta.Path(), o.meta.Size()); err != nil {
+	if err := o.rememberSize(); err != nil {
 		return &exit.Error{Code: exit.IO, Err: err, Text: fmt.Sprintf("%s: the metadata was moved, but the new size cannot be kept in %s: %v", &p, p.State, err),
 			Hint: "make room there and its folder writable; hastd keeps the size when it opens the component"}
 	}
