@@ -634,6 +634,24 @@ func TestCreationOnAnEnlargedComponentIsRemembered(t *testing.T) {
 	}
 }
 
+// With metadata elsewhere, a replica made anew is for the component as it is now.
+func TestCreationAnewIsForTheComponentAsItIs(t *testing.T) {
+	dir := t.TempDir()
+	c := newCluster(t, "data", dir+"/disk")
+	makeFile(t, dir+"/meta", 4<<20)
+	appendTo(t, c.file, fmt.Sprintf("on.alpha.metadata = %q\n", dir+"/meta"))
+	c.must("create", "data", "--size", "16MiB")
+	for _, size := range []int64{32 << 20, 8 << 20} {
+		if err := os.Truncate(dir+"/disk", size); err != nil {
+			t.Fatal(err)
+		}
+		c.must("create", "data", "--force")
+		if out := c.must("dump", "data"); !regexp.MustCompile(fmt.Sprintf(`data size +%d bytes`, size)).MatchString(out) {
+			t.Errorf("a component of %d bytes:\n%s", size, out)
+		}
+	}
+}
+
 // A size that cannot be kept is told; the replica is made all the same.
 func TestCreationWarnsThatTheSizeIsNotKept(t *testing.T) {
 	c := newCluster(t, "data", t.TempDir()+"/disk")

@@ -225,7 +225,8 @@ func (o *opened) roomHint(f blockdev.Found) string {
 // inspectMetadata refuses a component that holds another resource, or an older
 // life of this one.
 func (c *creation) inspectMetadata(o *opened) error {
-	img, err := o.image()
+	was := *o // an image leads to the layout of the replica that was there, not of the new one
+	img, err := was.image()
 	if err != nil {
 		return err
 	}
@@ -234,14 +235,14 @@ func (c *creation) inspectMetadata(o *opened) error {
 	var hint string
 	switch {
 	case errors.Is(err, metadata.ErrNoMetadata):
-		was, err := o.oldSize()
+		size, err := o.oldSize()
 		if err != nil && !c.Force {
 			return err
 		}
-		if was == 0 {
+		if size == 0 {
 			return nil
 		}
-		old = fmt.Sprintf("a replica, from when it had %d bytes: it grew to %d, and the metadata stands at the old end", was, o.meta.Size())
+		old = fmt.Sprintf("a replica, from when it had %d bytes: it grew to %d, and the metadata stands at the old end", size, o.meta.Size())
 		hint = o.wayOut() + "; if it may be given up, hastctl create " + c.Resource + " --force makes it anew, and the peer then fills it"
 	case err != nil:
 		old = fmt.Sprintf("metadata of HAST that cannot be used (%v)", err)
