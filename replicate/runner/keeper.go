@@ -130,10 +130,10 @@ func readImage(data, meta source, resource string, st state) (*metadata.Image, e
 		img.Super[i] = readPart(meta, off, metadata.SuperblockSize)
 	}
 	sb, found, blank := newest(img)
+	if err := st.resized(meta, resource, found); err != nil {
+		return nil, err
+	}
 	if blank {
-		if old := st.oldSize(meta); old > 0 {
-			return nil, fmt.Errorf("component grew from %d to %d bytes: its metadata stands at the old end of %s. Run `hastctl resize %s`, or give the component its old size back", old, meta.Size(), meta.Path(), resource)
-		}
 		return nil, &noMetadataError{resource, meta.Path()}
 	}
 	if found && data != meta {
@@ -355,25 +355,51 @@ func (st *state) marked(sb metadata.Superblock, found bool) bool {
 	return st.Inconsistent && (!found || sb.Resuid == st.Resuid)
 }
 
-// oldSize is the size at which the metadata of a device that grew is found.
-func (st *state) oldSize(meta source) int64 {
-	if st.Size <= 0 || st.Size >= meta.Size() {
+// resized refuses a device that grew while what stood at its old end is still there: where
+// there is metadata at the new end, too, it may be half moved, or of an older life of the
+// replica. found says whether there is some that can be used.
+func (st *state) resized(meta source, resource string, found bool) error {
+	old := st.grewFrom(meta)
+	if old == 0 {
+		return nil
+	}
+	where := "its metadata stands at the old end of " + meta.Path()
+	if found {
+		ours := func(sb metadata.Superblock, err error) bool {
+			return err == nil && sb.Resource == resource || err != nil && !errors.Is(err, metadata.ErrNoMetadata)
+		}
+		if !st.atOldEnd(meta, ours) {
+			return nil
+		}
+		where = "metadata stands at the old end of " + meta.Path() + " and at the new one"
+	}
+	return fmt.Errorf("component grew from %d to %d bytes: %s. Run `hastctl resize %s`, or give the component its old size back", old, meta.Size(), where, resource)
+}
+
+// grewFrom is the size at which the metadata of a device that grew is found; else 0.
+func (st *state) grewFrom(meta source) int64 {
+	some := func(_ metadata.Superblock, err error) bool { return !errors.Is(err, metadata.ErrNoMetadata) }
+	if st.Size <= 0 || endOf(st.Size) >= endOf(meta.Size()) || !st.atOldEnd(meta, some) {
 		return 0
 	}
-	end := st.Size / metadata.PageSize * metadata.PageSize
+	return st.Size
+}
+
+// endOf is where the metadata of a device of this size ends.
+func endOf(size int64) int64 { return size / metadata.PageSize * metadata.PageSize }
+
+// atOldEnd says whether one of the superblocks at the remembered end is such a one.
+func (st *state) atOldEnd(meta source, is func(metadata.Superblock, error) bool) bool {
+	end := endOf(st.Size)
 	for _, off := range []int64{end - metadata.SuperblockSize, end - metadata.TailSize} {
 		if off < 0 {
 			continue
 		}
-		b := readPart(meta, off, metadata.SuperblockSize)
-		if b == nil {
-			continue
-		}
-		if _, err := metadata.DecodeSuperblock(b); !errors.Is(err, metadata.ErrNoMetadata) {
-			return st.Size
+		if b := readPart(meta, off, metadata.SuperblockSize); b != nil && is(metadata.DecodeSuperblock(b)) {
+			return true
 		}
 	}
-	return 0
+	return false
 }
 
 // OldSize is the size that the device with the metadata of a resource had before it
@@ -384,7 +410,7 @@ func OldSize(dir, resource string, meta *blockdev.Component) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return st.oldSize(meta), nil
+	return st.grewFrom(meta), nil
 }
 
 var stateLock sync.Mutex // marks and sizes of one file come from two goroutines

@@ -287,6 +287,52 @@ func TestKeeperTellsWhatIsWrongWithAComponent(t *testing.T) {
 	}
 }
 
+// Metadata at both ends of a component that grew may be a move that was cut off, or an
+// older life of the replica: it is not opened, and the old size is not forgotten.
+func TestMetadataAtBothEndsIsNotOpened(t *testing.T) {
+	const was, size = 16 << 20, 32 << 20
+	for _, c := range []struct {
+		name, resource string // of what stands at the old end
+		remembered     int64
+		opened         bool
+	}{
+		{"grew", "data", was, false},
+		{"the old end is of another resource", "logs", was, true},
+		{"made anew", "data", size, true},
+		{"nothing is known", "data", 0, true},
+		{"grew by less than metadata is aligned to", "data", size - 512, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := testFile(t, was)
+			makeReplica(t, path, "", func(sb *metadata.Superblock) { sb.Resource = c.resource })
+			if err := os.Truncate(path, size); err != nil {
+				t.Fatal(err)
+			}
+			makeReplica(t, path, "", nil)
+			r := &Resource{box: newMailbox(), opts: Options{Resource: "data", Component: path, Metadata: MetadataInternal, StateDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}}
+			if err := RememberSize(r.opts.StateDir, "data", path, c.remembered); err != nil {
+				t.Fatal(err)
+			}
+			want := int64(size)
+			d, err := r.openDisk()
+			if d != nil {
+				<-r.release(d)
+			}
+			if !c.opened {
+				want = c.remembered
+				if err == nil || !strings.Contains(err.Error(), "hastctl resize data") {
+					t.Errorf("%v", err)
+				}
+			} else if err != nil {
+				t.Error(err)
+			}
+			if st, err := loadState(r.opts.StateDir, "data"); err != nil || st.Size != want {
+				t.Errorf("%+v, %v", st, err)
+			}
+		})
+	}
+}
+
 func TestStateMarkSpeaksOfOneReplica(t *testing.T) {
 	path := testFile(t, 16<<20)
 	makeReplica(t, path, "", func(sb *metadata.Superblock) { sb.Resuid = 5 })
