@@ -182,6 +182,12 @@ var troubles = []trouble{
 		return newCluster(t, "data", disk).args("create", "data")
 	}, 77, `already holds the resource logs`, `is the path right\?`},
 
+	{"another resource, resize", func(t *testing.T) []string {
+		disk := t.TempDir() + "/disk"
+		newCluster(t, "logs", disk).must("create", "logs", "--size", "16MiB")
+		return newCluster(t, "data", disk).args("resize", "data")
+	}, 77, `holds the resource logs`, `is the path right\?`},
+
 	{"ext4 in the way, file", func(t *testing.T) []string {
 		disk := t.TempDir() + "/disk"
 		makeFile(t, disk, 64<<20)
@@ -660,6 +666,67 @@ func TestCreationWarnsThatTheSizeIsNotKept(t *testing.T) {
 	}
 	if out := c.must("create", "data", "--size", "16MiB"); !strings.Contains(out, "data: warning: its size cannot be kept in "+c.path("state")) {
 		t.Errorf("create says:\n%s", out)
+	}
+}
+
+// A move that was cut off is carried out when it is ordered again, and nothing opens the
+// component before: neither the copy at the old end nor the old size is forgotten.
+func TestResizeThatWasCutOffIsCarriedOut(t *testing.T) {
+	disk := t.TempDir() + "/disk"
+	c := newCluster(t, "data", disk)
+	c.must("create", "data", "--size", "16MiB")
+	before, err := os.ReadFile(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := os.ReadFile(c.path("state/data.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(disk, 40<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(c.path("state/data.json.new"), 0o700); err != nil { // stands in the way of the new file
+		t.Fatal(err)
+	}
+	if code, _, errs := call(c.args("resize", "data")...); code != 74 || !strings.Contains(errs, "cannot be kept") || !strings.Contains(errs, "then resize again") {
+		t.Errorf("status %d:\n%s", code, errs)
+	}
+	if err := os.Remove(c.path("state/data.json.new")); err != nil {
+		t.Fatal(err)
+	}
+	c.must("resize", "data")
+	moved, err := os.ReadFile(c.path("state/data.json"))
+	if err != nil || !strings.Contains(string(moved), fmt.Sprintf(`"size":%d`, 40<<20)) {
+		t.Errorf("ordered again, the size is not kept: %s, %v", moved, err)
+	}
+	// As before the wipe: both ends have it, and the size is the old one.
+	f, err := os.OpenFile(disk, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	tail := int64(len(before)) - 1<<20
+	if _, err := f.WriteAt(before[tail:], tail); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(c.path("state/data.json"), state, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.start()
+	if code, _, errs := call(c.args("role", "secondary", "data")...); code != 74 || !strings.Contains(errs, "hastctl resize data") {
+		t.Errorf("status %d:\n%s", code, errs)
+	}
+	if out := c.must("resize", "data"); !strings.Contains(out, "moved the metadata") {
+		t.Errorf("resize says:\n%s", out)
+	}
+	c.must("role", "secondary", "data")
+	c.must("role", "init", "data")
+	if err := os.Truncate(disk, int64(len(before))); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, _ := call(c.args("dump", "data")...); code != 74 {
+		t.Errorf("the old copy was left behind: status %d:\n%s", code, out)
 	}
 }
 

@@ -26,11 +26,7 @@ func Resize(p Place, out io.Writer) error {
 		return err
 	}
 	if was == 0 {
-		if _, err := o.inspected(); err != nil {
-			return o.badMetadata(err)
-		}
-		fmt.Fprintf(out, "%s: the metadata stands at the end of %s: nothing to do\n", p.Resource, o.meta.Path())
-		return nil
+		return o.standsThere(out)
 	}
 	m, err := o.move(was)
 	if err != nil {
@@ -41,23 +37,39 @@ func Resize(p Place, out io.Writer) error {
 			return err
 		}
 	}
-	// Last: what is left of the old end is found by the old size.
+	// Last: the old size leads to what is left at the old end, and keeps hastd from opening
+	// the component before that is wiped.
 	if err := o.rememberSize(); err != nil {
-		return &exit.Error{Code: exit.IO, Err: err, Text: fmt.Sprintf("%s: the metadata was moved, but the new size cannot be kept in %s: %v", &p, p.State, err),
-			Hint: "make room there and its folder writable; hastd keeps the size when it opens the component"}
+		return o.notRemembered("the metadata was moved", err)
 	}
 	fmt.Fprintf(out, "%s: moved the metadata from byte %d of %s to byte %d; its device keeps its size, %s\n",
 		p.Resource, m.from.Start, o.meta.Path(), m.to.Start, human.Bytes(m.super.Bytes()))
 	return nil
 }
 
-// inspected reads the metadata at the end of the device.
-func (o *opened) inspected() (*metadata.Dump, error) {
+// standsThere is for a component that did not grow, or whose metadata was moved already.
+func (o *opened) standsThere(out io.Writer) error {
 	img, err := o.image()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return metadata.Inspect(img)
+	d, err := metadata.Inspect(img)
+	if err != nil {
+		return o.badMetadata(err)
+	}
+	if d.Super.Resource != o.Resource {
+		return exit.New(exit.Refused, "is the path right?", "%s: %s holds the resource %s", &o.Place, o.meta.Path(), d.Super.Resource)
+	}
+	if err := o.rememberSize(); err != nil {
+		return o.notRemembered("the metadata stands at the end of "+o.meta.Path(), err)
+	}
+	fmt.Fprintf(out, "%s: the metadata stands at the end of %s: nothing to do\n", o.Resource, o.meta.Path())
+	return nil
+}
+
+func (o *opened) notRemembered(but string, err error) error {
+	return &exit.Error{Code: exit.IO, Err: err, Text: fmt.Sprintf("%s: %s, but the new size cannot be kept in %s: %v", &o.Place, but, o.State, err),
+		Hint: "make room there and its folder writable, then resize again"}
 }
 
 // carryOut makes one step durable.
