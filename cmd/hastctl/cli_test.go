@@ -217,6 +217,15 @@ var troubles = []trouble{
 	}, 77, `the NTFS on .*/disk may reach 1052672 bytes into the metadata area at its end: where it ends is not known`,
 		`put the metadata elsewhere .*; or, if it ends before byte 66056192 or may be given up: hastctl create data --force`},
 
+	{"ext4 on the metadata device", func(t *testing.T) []string {
+		dir := t.TempDir()
+		makeFile(t, dir+"/meta", 64<<20)
+		tool(t, "mkfs.ext4", "-q", "-b", "4096", dir+"/meta")
+		c := newCluster(t, "data", dir+"/disk")
+		appendTo(t, c.file, fmt.Sprintf("on.alpha.metadata = %q\n", dir+"/meta"))
+		return c.args("create", "data", "--size", "16MiB")
+	}, 77, `the metadata would overwrite the end of the ext4 on .*/meta$`, `is the path right\? .* device or file of its own, .* create data --force`},
+
 	{"no command", func(*testing.T) []string { return nil }, 64, `no command given`, `hastctl help`},
 	{"unknown command", func(*testing.T) []string { return []string{"statsu"} }, 64, `unknown command "statsu"`, `status`},
 	{"unknown flag", func(*testing.T) []string { return []string{"status", "--jsn"} }, 64, `unknown flag: --jsn`, `usage: hastctl status`},
@@ -730,20 +739,33 @@ func TestResizeThatWasCutOffIsCarriedOut(t *testing.T) {
 	}
 }
 
-// What was made to reach into the new room is not overwritten.
+// What was made to reach into the new room is not overwritten, on whichever device.
 func TestResizeRefusesAFilesystemThatGrewToo(t *testing.T) {
-	disk := t.TempDir() + "/disk"
-	c := newCluster(t, "data", disk)
-	c.must("create", "data", "--size", "16MiB")
-	c.start()
-	c.must("role", "secondary", "data")
-	c.must("role", "init", "data")
-	if err := os.Truncate(disk, 40<<20); err != nil {
-		t.Fatal(err)
-	}
-	tool(t, "mkfs.ext4", "-q", "-b", "4096", "-E", "nodiscard", disk, "39M")
-	code, _, errs := call(c.args("resize", "data")...)
-	if code != 77 || !strings.Contains(errs, "ext4") {
-		t.Errorf("status %d:\n%s", code, errs)
+	for _, external := range []bool{false, true} {
+		t.Run(fmt.Sprintf("external=%v", external), func(t *testing.T) {
+			dir := t.TempDir()
+			c := newCluster(t, "data", dir+"/disk")
+			grows := dir + "/disk"
+			if external {
+				grows = dir + "/meta"
+				makeFile(t, grows, 16<<20)
+				appendTo(t, c.file, fmt.Sprintf("on.alpha.metadata = %q\n", grows))
+			}
+			c.must("create", "data", "--size", "16MiB")
+			if err := os.Truncate(grows, 40<<20); err != nil {
+				t.Fatal(err)
+			}
+			refused := func(want string) {
+				t.Helper()
+				if code, _, errs := call(c.args("resize", "data")...); code != 77 || !strings.Contains(errs, want) {
+					t.Errorf("status %d, want 77 with %q:\n%s", code, want, errs)
+				}
+			}
+			mkfs := func(size string) { tool(t, "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard", grows, size) }
+			mkfs("39M")
+			refused("the ext4 on " + grows)
+			mkfs("12M")
+			c.must("resize", "data")
+		})
 	}
 }

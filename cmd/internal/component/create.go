@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"hastd/blockdev"
@@ -135,18 +136,14 @@ func (c *creation) makeFile(path string, size int64) error {
 
 // inspect refuses what would destroy something.
 func (c *creation) inspect(o *opened) error {
-	probed, err := blockdev.Probe(c.Local)
+	probed, err := c.probe(c.Local)
 	if err != nil {
-		return c.ioError("look at what is on", c.Local, err)
-	}
-	for _, f := range probed.Found {
-		if f.End > f.Start {
-			c.say("found on %s: %s, %s", c.Local, f.What, human.Bytes(f.End-f.Start))
-		} else {
-			c.say("found on %s: %s", c.Local, f.What)
-		}
+		return err
 	}
 	if err := c.inspectMetadata(o); err != nil {
+		return err
+	}
+	if err := c.inspectMetadataDevice(o); err != nil {
 		return err
 	}
 	reaching := probed.Reaching(o.layout.DataSize)
@@ -173,6 +170,45 @@ func (c *creation) inspect(o *opened) error {
 	}
 	return exit.New(exit.Refused, o.roomHint(f),
 		"%s: the %s on %s reaches %d bytes %s: shrink it by that to %d bytes", &c.Place, f.What, c.Local, over, where, o.layout.DataSize)
+}
+
+// probe says what is on a device, and tells it.
+func (c *creation) probe(path string) (blockdev.Probed, error) {
+	probed, err := blockdev.Probe(path)
+	if err != nil {
+		return probed, c.ioError("look at what is on", path, err)
+	}
+	for _, f := range probed.Found {
+		if f.End > f.Start {
+			c.say("found on %s: %s, %s", path, f.What, human.Bytes(f.End-f.Start))
+		} else {
+			c.say("found on %s: %s", path, f.What)
+		}
+	}
+	return probed, nil
+}
+
+// inspectMetadataDevice refuses to write metadata over what a device of its own is in use
+// for: a mistyped path may be somebody's filesystem.
+func (c *creation) inspectMetadataDevice(o *opened) error {
+	if c.internal() || slices.Contains(c.made, c.Metadata) {
+		return nil
+	}
+	probed, err := c.probe(c.Metadata)
+	if err != nil {
+		return err
+	}
+	reaching := probed.Reaching(o.layout.Start)
+	if len(reaching) == 0 {
+		return nil
+	}
+	f := furthest(reaching, o.meta.Size())
+	if c.Force {
+		c.say("warning: the metadata overwrites the end of the %s on %s; forced", f.What, c.Metadata)
+		return nil
+	}
+	return exit.New(exit.Refused, fmt.Sprintf("is the path right? Give the metadata a device or file of its own, or, if the %s may be given up: hastctl create %s --force", f.What, c.Resource),
+		"%s: the metadata would overwrite the end of the %s on %s", &c.Place, f.What, c.Metadata)
 }
 
 // furthest is what has to be shrunk most. What does not say where it ends uses

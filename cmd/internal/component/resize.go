@@ -134,7 +134,7 @@ func (o *opened) move(was int64) (*moving, error) {
 	if m.moved {
 		return m, nil
 	}
-	if err := o.notInUse(m.super.DataSize); err != nil {
+	if err := o.notInUse(m); err != nil {
 		return nil, err
 	}
 	return m, o.judge(m, now)
@@ -181,18 +181,38 @@ func blank(b []byte) bool { return bytes.Count(b, []byte{0}) == len(b) }
 
 // notInUse refuses what somebody made to reach into the new room: it is not mirrored, and
 // the metadata would overwrite its end.
-func (o *opened) notInUse(dataSize int64) error {
-	probed, err := blockdev.Probe(o.Local)
+func (o *opened) notInUse(m *moving) error {
+	f, err := o.reaching(o.Local, m.super.DataSize)
 	if err != nil {
-		return o.ioError("look at what is on", o.Local, err)
+		return err
 	}
-	for _, f := range probed.Reaching(dataSize) {
-		if f.End > 0 { // else it does not say, and was inside when the replica was made
-			return exit.New(exit.Refused, fmt.Sprintf("shrink it to %d bytes, then resize again", dataSize),
-				"%s: the %s on %s was enlarged to %d bytes, its device has %d", &o.Place, f.What, o.Local, f.End, dataSize)
+	if f != nil {
+		return exit.New(exit.Refused, fmt.Sprintf("shrink it to %d bytes, then resize again", m.super.DataSize),
+			"%s: the %s on %s was enlarged to %d bytes, its device has %d", &o.Place, f.What, o.Local, f.End, m.super.DataSize)
+	}
+	if o.internal() {
+		return nil
+	}
+	if f, err = o.reaching(o.Metadata, m.to.Start); err != nil || f == nil {
+		return err
+	}
+	return exit.New(exit.Refused, fmt.Sprintf("shrink it to %d bytes, then resize again", m.to.Start),
+		"%s: the %s on %s has %d bytes and reaches into the metadata's new place, from byte %d on", &o.Place, f.What, o.Metadata, f.End, m.to.Start)
+}
+
+// reaching is what uses bytes of a device from limit on, or nil. What does not say where it
+// ends does not count: it was inside when the replica was made.
+func (o *opened) reaching(path string, limit int64) (*blockdev.Found, error) {
+	probed, err := blockdev.Probe(path)
+	if err != nil {
+		return nil, o.ioError("look at what is on", path, err)
+	}
+	for _, f := range probed.Reaching(limit) {
+		if f.End > 0 {
+			return &f, nil
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // judge refuses to write over metadata at the new end that no move left there. Steps are
