@@ -603,7 +603,7 @@ func TestEnlargedComponentKeepsItsReplica(t *testing.T) {
 			if err := os.Truncate(grows, st.Size()); err != nil {
 				t.Fatal(err)
 			}
-			if code, _, errs := call(c.args("dump", "data")...); code != 74 || !strings.Contains(errs, "holds no metadata") {
+			if code, _, errs := call(c.args("dump", "data")...); code != 74 || !strings.Contains(errs, "shrank from") {
 				t.Errorf("an old copy was left behind: status %d:\n%s", code, errs)
 			}
 		})
@@ -678,6 +678,54 @@ func TestCreationWarnsThatTheSizeIsNotKept(t *testing.T) {
 	}
 }
 
+// A component that shrank lost its metadata, not its replica: nobody takes it for a new one.
+func TestShrunkComponentIsNotMadeANewReplica(t *testing.T) {
+	for _, external := range []bool{false, true} {
+		t.Run(fmt.Sprintf("external=%v", external), func(t *testing.T) {
+			dir := t.TempDir()
+			c := newCluster(t, "data", dir+"/disk")
+			shrinks := dir + "/disk"
+			if external {
+				shrinks = dir + "/meta"
+				makeFile(t, shrinks, 32<<20)
+				appendTo(t, c.file, fmt.Sprintf("on.alpha.metadata = %q\n", shrinks))
+			}
+			c.must("create", "data", "--size", "32MiB")
+			c.start()
+			if err := os.Truncate(shrinks, 16<<20); err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range []struct {
+				code int
+				hint string
+				args []string
+			}{
+				{77, "hastctl create data --force", []string{"create", "data"}},
+				{74, "hastctl create data --force", []string{"dump", "data"}},
+				{74, "hastctl create data --force", []string{"resize", "data"}},
+				{74, "hastctl create data --force", []string{"role", "secondary", "data"}},
+			} {
+				code, _, errs := call(c.args(r.args...)...)
+				if code != r.code || !strings.Contains(errs, "shrank from") || !regexp.MustCompile(`[Gg]ive (it|the component) its old size back`).MatchString(errs) || !strings.Contains(errs, r.hint) {
+					t.Errorf("%v: status %d, want %d:\n%s", r.args, code, r.code, errs)
+				}
+			}
+			if out := c.must("create", "data", "--force"); !strings.Contains(out, "warning: "+shrinks+" shrank from") {
+				t.Errorf("a forced creation does not warn:\n%s", out)
+			}
+			c.must("role", "secondary", "data")
+			c.must("role", "init", "data")
+			if external {
+				return
+			}
+			if err := os.Remove(shrinks); err != nil {
+				t.Fatal(err)
+			}
+			c.must("create", "data", "--size", "8MiB") // a new file is nothing that shrank
+		})
+	}
+}
+
 // A move that was cut off is carried out when it is ordered again, and nothing opens the
 // component before: neither the copy at the old end nor the old size is forgotten.
 func TestResizeThatWasCutOffIsCarriedOut(t *testing.T) {
@@ -709,28 +757,50 @@ func TestResizeThatWasCutOffIsCarriedOut(t *testing.T) {
 	if err != nil || !strings.Contains(string(moved), fmt.Sprintf(`"size":%d`, 40<<20)) {
 		t.Errorf("ordered again, the size is not kept: %s, %v", moved, err)
 	}
-	// As before the wipe: both ends have it, and the size is the old one.
 	f, err := os.OpenFile(disk, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	tail := int64(len(before)) - 1<<20
-	if _, err := f.WriteAt(before[tail:], tail); err != nil {
-		t.Fatal(err)
+	put := func(b []byte, at int64) {
+		t.Helper()
+		if _, err := f.WriteAt(b, at); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.WriteFile(c.path("state/data.json"), state, 0o600); err != nil {
-		t.Fatal(err)
+	cutOff := func() { // before the wipe: the old end has it, too, and the old size is kept
+		t.Helper()
+		tail := int64(len(before)) - 1<<20
+		put(before[tail:], tail)
+		if err := os.WriteFile(c.path("state/data.json"), state, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	c.start()
-	if code, _, errs := call(c.args("role", "secondary", "data")...); code != 74 || !strings.Contains(errs, "hastctl resize data") {
-		t.Errorf("status %d:\n%s", code, errs)
+	carriedOut := func() {
+		t.Helper()
+		if code, _, errs := call(c.args("role", "secondary", "data")...); code != 74 || !strings.Contains(errs, "hastctl resize data") {
+			t.Errorf("status %d:\n%s", code, errs)
+		}
+		if out := c.must("resize", "data"); !strings.Contains(out, "moved the metadata") {
+			t.Errorf("resize says:\n%s", out)
+		}
+		c.must("role", "secondary", "data")
+		c.must("role", "init", "data")
 	}
-	if out := c.must("resize", "data"); !strings.Contains(out, "moved the metadata") {
-		t.Errorf("resize says:\n%s", out)
+	cutOff()
+	carriedOut()
+	// In the first superblock: that one is torn, the other one was not written.
+	cutOff()
+	const end = 40 << 20
+	put(make([]byte, 4096), end-1<<20)
+	put([]byte("torn"), end-4096+100)
+	for _, cmd := range []string{"create", "dump"} {
+		if code, _, errs := call(c.args(cmd, "data")...); code == 0 || !strings.Contains(errs, "grew") || !strings.Contains(errs, "hastctl resize data") {
+			t.Errorf("%s: status %d:\n%s", cmd, code, errs)
+		}
 	}
-	c.must("role", "secondary", "data")
-	c.must("role", "init", "data")
+	carriedOut()
 	if err := os.Truncate(disk, int64(len(before))); err != nil {
 		t.Fatal(err)
 	}

@@ -134,6 +134,9 @@ func readImage(data, meta source, resource string, st state) (*metadata.Image, e
 		return nil, err
 	}
 	if blank {
+		if old := st.shrankFrom(meta); old > 0 {
+			return nil, fmt.Errorf("component shrank from %d to %d bytes: its metadata stood at the old end of %s. Give the component its old size back; if it is another one, run `hastctl create %s --force`", old, meta.Size(), meta.Path(), resource)
+		}
 		return nil, &noMetadataError{resource, meta.Path()}
 	}
 	if found && data != meta {
@@ -402,15 +405,30 @@ func (st *state) atOldEnd(meta source, is func(metadata.Superblock, error) bool)
 	return false
 }
 
-// OldSize is the size that the device with the metadata of a resource had before it
-// grew, if the metadata still stands at that end; else 0. It tells hastctl what an
-// opening would.
-func OldSize(dir, resource string, meta *blockdev.Component) (int64, error) {
+// shrankFrom is the size that a device with metadata had when it was larger; else 0. Another
+// device in its place has another path, or a replica is made of it first.
+func (st *state) shrankFrom(meta source) int64 {
+	if st.Path != meta.Path() || endOf(st.Size) <= endOf(meta.Size()) {
+		return 0
+	}
+	return st.Size
+}
+
+// Sizes is what the state directory tells of a device with metadata whose size changed; at
+// most one of them is not 0.
+type Sizes struct {
+	GrewFrom   int64 // metadata still stands at that end
+	ShrankFrom int64
+}
+
+// OldSizes tells hastctl what an opening would take the device with the metadata of a
+// resource for.
+func OldSizes(dir, resource string, meta *blockdev.Component) (Sizes, error) {
 	st, err := loadState(dir, resource)
 	if err != nil {
-		return 0, err
+		return Sizes{}, err
 	}
-	return st.grewFrom(meta), nil
+	return Sizes{st.grewFrom(meta), st.shrankFrom(meta)}, nil
 }
 
 var stateLock sync.Mutex // marks and sizes of one file come from two goroutines

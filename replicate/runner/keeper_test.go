@@ -281,6 +281,18 @@ func TestKeeperTellsWhatIsWrongWithAComponent(t *testing.T) {
 	if ev := answer(); ev.Err != replicate.ErrOther || !strings.Contains(ev.Text, "grew") || !strings.Contains(ev.Text, "hastctl resize data") {
 		t.Errorf("grown: %v %q", ev.Err, ev.Text)
 	}
+	if err := RememberSize(r.opts.StateDir, "data", path, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	if ev := answer(); ev.Err != replicate.ErrOther || !strings.Contains(ev.Text, "shrank from 67108864 to 33554432") || !strings.Contains(ev.Text, "old size back") {
+		t.Errorf("shrunk: %v %q", ev.Err, ev.Text)
+	}
+	if err := RememberSize(r.opts.StateDir, "data", path+"-before", 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	if ev := answer(); ev.Err != replicate.ErrNoData {
+		t.Errorf("smaller than the one before it: %v %q", ev.Err, ev.Text)
+	}
 	r.opts.Component = path + "-gone"
 	if ev := answer(); ev.Err != replicate.ErrOther || !strings.Contains(ev.Text, "no such file") {
 		t.Errorf("missing: %v %q", ev.Err, ev.Text)

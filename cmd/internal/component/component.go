@@ -206,12 +206,11 @@ func (o *opened) read() (*metadata.Image, error) {
 	return img, first
 }
 
-// oldSize is the size at whose end the metadata stands if the device grew since hastd
-// last had it open; else 0.
-func (o *opened) oldSize() (int64, error) {
-	old, err := runner.OldSize(o.State, o.Resource, o.meta)
+// oldSizes is what hastd or hastctl kept of the size that the device had.
+func (o *opened) oldSizes() (runner.Sizes, error) {
+	old, err := runner.OldSizes(o.State, o.Resource, o.meta)
 	if err != nil {
-		return 0, &exit.Error{Code: exit.IO, Text: fmt.Sprintf("%s: whether %s grew cannot be told: %v", &o.Place, o.meta.Path(), err),
+		return old, &exit.Error{Code: exit.IO, Text: fmt.Sprintf("%s: whether %s grew or shrank cannot be told: %v", &o.Place, o.meta.Path(), err),
 			Hint: "run hastctl as root; make that file readable", Err: err}
 	}
 	return old, nil

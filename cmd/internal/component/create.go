@@ -266,20 +266,27 @@ func (c *creation) inspectMetadata(o *opened) error {
 	if err != nil {
 		return err
 	}
+	size, err := o.oldSizes()
+	if err != nil && !c.Force {
+		return err
+	}
 	d, err := metadata.Inspect(img)
 	var old string
 	var hint string
 	switch {
+	case size.GrewFrom > 0 && err != nil:
+		old = fmt.Sprintf("a replica, from when it had %d bytes: it grew to %d, and the metadata stands at the old end", size.GrewFrom, o.meta.Size())
+		hint = o.wayOut() + "; if it may be given up, hastctl create " + c.Resource + " --force makes it anew, and the peer then fills it"
 	case errors.Is(err, metadata.ErrNoMetadata):
-		size, err := o.oldSize()
-		if err != nil && !c.Force {
-			return err
-		}
-		if size == 0 {
+		if size.ShrankFrom == 0 || slices.Contains(c.made, o.meta.Path()) {
 			return nil
 		}
-		old = fmt.Sprintf("a replica, from when it had %d bytes: it grew to %d, and the metadata stands at the old end", size, o.meta.Size())
-		hint = o.wayOut() + "; if it may be given up, hastctl create " + c.Resource + " --force makes it anew, and the peer then fills it"
+		if c.Force {
+			c.say("warning: %s shrank from %d to %d bytes, and held a replica then; forced", o.meta.Path(), size.ShrankFrom, o.meta.Size())
+			return nil
+		}
+		return exit.New(exit.Refused, fmt.Sprintf("give it its old size back; if it is another one, or the replica may be given up: hastctl create %s --force, and the peer fills it", c.Resource),
+			"%s: %s shrank from %d to %d bytes, and held a replica then: its metadata stood at the old end", &c.Place, o.meta.Path(), size.ShrankFrom, o.meta.Size())
 	case err != nil:
 		old = fmt.Sprintf("metadata of HAST that cannot be used (%v)", err)
 		hint = fmt.Sprintf("hastctl dump %s shows what is left; hastctl create %s --force makes it anew, and the peer then fills it", c.Resource, c.Resource)

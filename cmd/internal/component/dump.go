@@ -111,20 +111,23 @@ func copyState(offset int64, err error) Copy {
 func (o *opened) badMetadata(err error) error {
 	p, path := &o.Place, o.meta.Path()
 	var version *metadata.VersionError
+	if errors.As(err, &version) {
+		return exit.New(exit.IO, "install the newer release on this node", "%s: %s: %w", p, path, err)
+	}
+	old, stateErr := o.oldSizes()
+	blank := errors.Is(err, metadata.ErrNoMetadata)
 	switch {
-	case errors.Is(err, metadata.ErrNoMetadata):
-		was, err := o.oldSize()
-		if err != nil {
-			return err
-		}
-		if was > 0 {
-			return exit.New(exit.IO, o.wayOut()+"; or give it its old size back",
-				"%s: %s grew from %d to %d bytes: its metadata stands at the old end", p, path, was, o.meta.Size())
-		}
+	case stateErr != nil:
+		return stateErr
+	case old.GrewFrom > 0:
+		return exit.New(exit.IO, o.wayOut()+"; or give it its old size back",
+			"%s: %s grew from %d to %d bytes: its metadata stands at the old end", p, path, old.GrewFrom, o.meta.Size())
+	case blank && old.ShrankFrom > 0:
+		return exit.New(exit.IO, fmt.Sprintf("give it its old size back; if it is another one: hastctl create %s --force", p.Resource),
+			"%s: %s shrank from %d to %d bytes: its metadata stood at the old end", p, path, old.ShrankFrom, o.meta.Size())
+	case blank:
 		return exit.New(exit.IO, fmt.Sprintf("hastctl create %s makes a new replica; if it held one before, was the component enlarged or replaced?", p.Resource),
 			"%s: %s holds no metadata of HAST", p, path)
-	case errors.As(err, &version):
-		return exit.New(exit.IO, "install the newer release on this node", "%s: %s: %w", p, path, err)
 	}
 	return exit.New(exit.IO, fmt.Sprintf("if the peer has good data: hastctl create %s --force, and it is filled from there", p.Resource),
 		"%s: %s: %w", p, path, err)

@@ -21,14 +21,14 @@ func Resize(p Place, out io.Writer) error {
 		return err
 	}
 	defer o.close()
-	was, err := o.oldSize()
+	old, err := o.oldSizes()
 	if err != nil {
 		return err
 	}
-	if was == 0 {
+	if old.GrewFrom == 0 {
 		return o.standsThere(out)
 	}
-	m, err := o.move(was)
+	m, err := o.move(old.GrewFrom)
 	if err != nil {
 		return err
 	}
