@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"hastd/blockdev"
 	"hastd/metadata"
@@ -431,25 +433,62 @@ func OldSizes(dir, resource string, meta *blockdev.Component) (Sizes, error) {
 	return Sizes{st.grewFrom(meta), st.shrankFrom(meta)}, nil
 }
 
-var stateLock sync.Mutex // marks and sizes of one file come from two goroutines
+// stateWait is how long a change waits for another one. Each is one small file written: who
+// takes longer is stopped, or its disk hangs.
+const stateWait = 5 * time.Second
 
+// changeState changes what is kept of a resource. Marks come from hastd, sizes from hastctl,
+// too: without a lock one of two changes would be lost, and a mark says that a replica is bad.
 func changeState(dir, resource string, change func(*state)) error {
-	stateLock.Lock()
-	defer stateLock.Unlock()
+	if b, err := changedState(dir, resource, change); b == nil {
+		return err // nothing to write is no trouble where nothing can be written
+	}
+	lock, err := lockState(statePath(dir, resource)+".lock", stateWait)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	b, err := changedState(dir, resource, change)
+	if b == nil {
+		return err
+	}
+	return writeDurably(statePath(dir, resource), b)
+}
+
+// changedState is what has to be written; nil if there is no change.
+func changedState(dir, resource string, change func(*state)) ([]byte, error) {
 	st, err := loadState(dir, resource)
 	if err != nil {
-		return err // what it holds is not to be written over
+		return nil, err // what it holds is not to be written over
 	}
 	old := st
 	change(&st)
 	if st == old {
-		return nil
+		return nil, nil
 	}
-	b, err := json.Marshal(st)
+	return json.Marshal(st)
+}
+
+// lockState takes a lock that ends with its file, and so with the process.
+func lockState(path string, wait time.Duration) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return writeDurably(statePath(dir, resource), b)
+	const again = 2 * time.Millisecond
+	for end := time.Now().Add(wait); ; time.Sleep(again) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(end) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+	}
 }
 
 // RememberSize keeps the size of the device at whose end the metadata of a resource
@@ -461,9 +500,6 @@ func RememberSize(dir, resource, path string, size int64) error {
 // writeDurably replaces a file so that after a crash either the old or the new
 // one is there.
 func writeDurably(path string, b []byte) (err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
 	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fs.FileMode(0o600))
 	if err != nil {
 		return err

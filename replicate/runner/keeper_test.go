@@ -407,6 +407,62 @@ func TestStateMarkSpeaksOfOneReplica(t *testing.T) {
 	}
 }
 
+// hastctl keeps a size while hastd keeps a mark: of changes by several processes none is
+// lost.
+func TestStateIsChangedByManyProcesses(t *testing.T) {
+	const processes, changes, dirOf = 4, 40, "HAST_TEST_STATE_DIR"
+	if dir := os.Getenv(dirOf); dir != "" {
+		for range changes {
+			if err := changeState(dir, "data", func(st *state) { st.Size++ }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return
+	}
+	dir := t.TempDir()
+	if err := changeState(dir, "data", func(st *state) { st.Inconsistent, st.Resuid = true, 7 }); err != nil {
+		t.Fatal(err)
+	}
+	all := make(chan error)
+	for range processes {
+		go func() {
+			c := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+			c.Env = append(os.Environ(), dirOf+"="+dir)
+			out, err := c.CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("%w: %s", err, out)
+			}
+			all <- err
+		}()
+	}
+	for range processes {
+		if err := <-all; err != nil {
+			t.Error(err)
+		}
+	}
+	if st, err := loadState(dir, "data"); err != nil || st != (state{Size: processes * changes, Inconsistent: true, Resuid: 7}) {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+func TestStateLockIsWaitedForSoLongOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state", "data.json.lock")
+	f, err := lockState(path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g, err := lockState(path, 10*time.Millisecond); err == nil {
+		t.Error("locked twice")
+		g.Close()
+	}
+	time.AfterFunc(10*time.Millisecond, func() { f.Close() })
+	g, err := lockState(path, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Close()
+}
+
 func TestProviderKindsNotInThisBuild(t *testing.T) {
 	for _, kind := range []string{"ublk", "nbd", "floppy"} {
 		r := testResource(t, func(o *Options) { o.Provider = kind })
