@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -675,6 +676,50 @@ func TestCreationWarnsThatTheSizeIsNotKept(t *testing.T) {
 	}
 	if out := c.must("create", "data", "--size", "16MiB"); !strings.Contains(out, "data: warning: its size cannot be kept in "+c.path("state")) {
 		t.Errorf("create says:\n%s", out)
+	}
+}
+
+// Where there is no room for the metadata yet, what is asked for suffices.
+func TestEnlargingAsToldIsEnough(t *testing.T) {
+	const page = 127 << 20 // of map stands for so much, so that the next 1 MiB needs another one
+	for _, external := range []bool{false, true} {
+		t.Run(fmt.Sprintf("external=%v", external), func(t *testing.T) {
+			dir := t.TempDir()
+			c := newCluster(t, "data", dir+"/disk")
+			grows := dir + "/disk"
+			if external {
+				grows = dir + "/meta"
+				appendTo(t, c.file, fmt.Sprintf("on.alpha.metadata = %q\n", grows))
+			}
+			c.must("create", "data", "--size", strconv.Itoa(page-512<<10))
+			grow := func(path string, by int64) {
+				t.Helper()
+				st, err := os.Stat(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Truncate(path, st.Size()+by); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if external {
+				grow(dir+"/disk", 2*page)
+			} else {
+				grow(grows, 4096)
+			}
+			code, _, errs := call(c.args("resize", "data")...)
+			m := regexp.MustCompile(`make it at least (\d+) bytes larger`).FindStringSubmatch(errs)
+			if code != 73 || m == nil {
+				t.Fatalf("status %d:\n%s", code, errs)
+			}
+			by, err := strconv.ParseInt(m[1], 10, 64)
+			if err != nil || by > 2<<20 {
+				t.Errorf("%d bytes are asked for, %v", by, err)
+			}
+			grow(grows, by)
+			c.must("resize", "data")
+			c.must("dump", "data")
+		})
 	}
 }
 

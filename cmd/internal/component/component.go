@@ -54,31 +54,47 @@ func (p *Place) open(readOnly bool) (*opened, error) {
 		}
 	}
 	if o.layout, err = p.layout(o.data.Size(), o.meta.Size()); err != nil {
-		o.close()
-		return nil, err
+		defer o.close()
+		return nil, o.tooSmall(err)
 	}
 	return o, nil
 }
 
+// layout finds the metadata area. Its errors are for tooSmall.
 func (p *Place) layout(dataSize, metaSize int64) (metadata.Layout, error) {
-	var l metadata.Layout
-	var err error
-	path := p.Local
 	if p.internal() {
-		l, err = metadata.Internal(dataSize)
-	} else {
-		path = p.Metadata
-		l, err = metadata.External(metaSize, dataSize)
+		return metadata.Internal(dataSize)
 	}
+	return metadata.External(metaSize, dataSize)
+}
+
+// tooSmall tells of a device that has no room for a metadata area.
+func (o *opened) tooSmall(err error) error {
 	var small *metadata.TooSmallError
-	if errors.As(err, &small) {
-		return l, exit.New(exit.CantCreate, fmt.Sprintf("make it at least %d bytes larger", small.Need-small.Have),
-			"%s: %s has %d bytes, at least %d are needed", p, path, small.Have, small.Need)
+	if !errors.As(err, &small) {
+		return exit.New(exit.CantCreate, "give the resource another component", "%s: %s: %w", &o.Place, o.meta.Path(), err)
 	}
-	if err != nil {
-		return l, exit.New(exit.CantCreate, "give the resource another component", "%s: %s: %w", p, path, err)
+	lack := small.Need - small.Have
+	if !o.internal() && o.holdsMetadata() {
+		lack = small.Need // the metadata is moved, and no byte of it may stand where it stood
 	}
-	return l, nil
+	return exit.New(exit.CantCreate, fmt.Sprintf("make it at least %d bytes larger", lack),
+		"%s: %s has %d bytes, at least %d are needed", &o.Place, o.meta.Path(), small.Have, small.Need)
+}
+
+// holdsMetadata says whether there is any at the end of the device, wherever its map is.
+func (o *opened) holdsMetadata() bool {
+	end := o.meta.Size() / metadata.PageSize * metadata.PageSize
+	for _, off := range []int64{end - metadata.TailSize, end - metadata.SuperblockSize} {
+		b := make([]byte, metadata.SuperblockSize)
+		if off < 0 || o.meta.ReadAt(b, off) != nil {
+			continue
+		}
+		if _, err := metadata.DecodeSuperblock(b); !errors.Is(err, metadata.ErrNoMetadata) {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *Place) openOne(path string, readOnly bool) (*blockdev.Component, error) {

@@ -103,7 +103,7 @@ func (o *opened) move(was int64) (*moving, error) {
 		dataSize = metadata.BlockSize // the superblock says how much, and where the map is
 	}
 	if old.layout, err = o.Place.layout(dataSize, was); err != nil {
-		return nil, err
+		return nil, o.tooSmall(err)
 	}
 	m := &moving{}
 	if m.old, err = old.whole(); err != nil {
@@ -122,12 +122,15 @@ func (o *opened) move(was int64) (*moving, error) {
 	}
 	if !o.internal() {
 		if o.layout, err = o.Place.layout(m.super.DataSize, o.meta.Size()); err != nil {
-			return nil, err
+			return nil, o.tooSmall(err)
 		}
 	}
 	m.from, m.to = old.layout, o.layout
 	// Where both areas overlap a crash would leave neither.
 	if lack := m.from.End - m.to.Start; lack > 0 {
+		if o.internal() { // what it grows by has a map, too
+			lack = metadata.ComponentSize(m.from.End) - o.meta.Size()
+		}
 		return nil, exit.New(exit.CantCreate, fmt.Sprintf("make it at least %d bytes larger, then resize again; or give it its old size back", lack),
 			"%s: %s grew from %d to %d bytes, which is no room for the metadata", &o.Place, o.meta.Path(), was, o.meta.Size())
 	}
