@@ -159,6 +159,18 @@ var troubles = []trouble{
 		return newCluster(t, "data", "/dev/hast-test-missing").args("create", "data", "--size", "16MiB")
 	}, 73, `/dev/hast-test-missing does not exist, and a file in /dev is not a disk`, `attached`},
 
+	{"link to nothing", func(t *testing.T) []string {
+		disk := t.TempDir() + "/disk"
+		if err := os.Symlink("/nowhere/disk", disk); err != nil {
+			t.Fatal(err)
+		}
+		return newCluster(t, "data", disk).args("create", "data", "--size", "16MiB")
+	}, 73, `/disk is a link to /nowhere/disk, which does not exist`, `correct the link`},
+
+	{"folder as component", func(t *testing.T) []string {
+		return newCluster(t, "data", t.TempDir()).args("create", "data", "--size", "16MiB")
+	}, 73, `is a folder$`, `a file in it`},
+
 	{"component too small", func(t *testing.T) []string {
 		disk := t.TempDir() + "/disk"
 		makeFile(t, disk, 64<<10)
@@ -664,6 +676,33 @@ func TestCreationAnewIsForTheComponentAsItIs(t *testing.T) {
 		c.must("create", "data", "--force")
 		if out := c.must("dump", "data"); !regexp.MustCompile(fmt.Sprintf(`data size +%d bytes`, size)).MatchString(out) {
 			t.Errorf("a component of %d bytes:\n%s", size, out)
+		}
+	}
+}
+
+// With --json standard output is the dump alone, and warnings are not lost.
+func TestCreationWarnsBesideJSON(t *testing.T) {
+	c := newCluster(t, "data", t.TempDir()+"/disk")
+	text, err := os.ReadFile(c.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	votes := strings.Replace(string(text), "[hastd]", "quorum = \"majority\"\n[hastd]", 1) + fmt.Sprintf("[vipd]\nstate = %q\n", c.path("vipd"))
+	if err := os.WriteFile(c.file, []byte(votes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(c.path("vipd/view"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c.must("create", "data", "--size", "16MiB")
+	code, out, errs := call(c.args("--json", "create", "data", "--force")...)
+	var d struct{ Resource string }
+	if err := json.Unmarshal([]byte(out), &d); err != nil || d.Resource != "data" || code != 0 {
+		t.Errorf("status %d, %v:\n%s", code, err, out)
+	}
+	for _, want := range []string{"; forced\n", "data: warning: vipd remembers the replica"} {
+		if !strings.Contains(errs, want) {
+			t.Errorf("standard error lacks %q:\n%s", want, errs)
 		}
 	}
 }

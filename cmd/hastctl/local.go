@@ -27,8 +27,9 @@ this node. The data area is not touched, so a filesystem that leaves room for th
 metadata at the end survives.
 
 It is refused while a daemon or anything else holds the component, when it holds
-an older resource, and when a filesystem or partition reaches into the metadata
-area; it then says by how much to shrink. --force overrides the last two.
+an older resource or shrank since it held one, and when a filesystem or partition
+reaches into the metadata area; it then says by how much to shrink. --force overrides
+all but the first.
 
 Recognised are ext2, ext3, ext4, XFS, btrfs, swap, LVM physical volumes and partition
 tables (MBR, GPT), which say where they end; LUKS, md raid members, bcache, bcachefs,
@@ -43,9 +44,9 @@ it on both nodes or not at all.`,
 		Example: "  hastctl create data\n  hastctl create data --size 1GiB",
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: once(a.completeNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opts.Out = a.Out
+			opts.Out, opts.Warn = a.Out, a.Out
 			if a.json {
-				opts.Out = io.Discard
+				opts.Out, opts.Warn = io.Discard, a.Err
 			}
 			if size != "" {
 				n, err := conf.ParseSize(size)
@@ -60,8 +61,8 @@ it on both nodes or not at all.`,
 				if err := component.Create(o); err != nil {
 					return err
 				}
+				a.tellOfView(opts.Warn, p.Resource)
 				if !a.json {
-					a.tellOfView(p.Resource)
 					return nil
 				}
 				d, err := component.ReadDump(p)
@@ -81,7 +82,7 @@ it on both nodes or not at all.`,
 
 // tellOfView says what goes with a replica that is made anew: with votes this node may
 // still count as in sync by what vipd remembers.
-func (a *app) tellOfView(resource string) {
+func (a *app) tellOfView(to io.Writer, resource string) {
 	c, err := a.config()
 	if err != nil || c.Cluster.Quorum != conf.QuorumMajority {
 		return
@@ -93,7 +94,7 @@ func (a *app) tellOfView(resource string) {
 	_, vipd := c.Effective(n)
 	view := filepath.Join(vipd.State, "view")
 	if _, err := os.Stat(view); err == nil {
-		fmt.Fprintf(a.Out, "%s: warning: vipd remembers the replica that was here: stop vipd, remove %s, then start hastd and vipd\n", resource, view)
+		fmt.Fprintf(to, "%s: warning: vipd remembers the replica that was here: stop vipd, remove %s, then start hastd and vipd\n", resource, view)
 	}
 }
 
@@ -139,8 +140,10 @@ The device of the resource keeps its size. It is made larger by creating both
 replicas anew: docs/failover.md has the steps.
 
 It is refused while a daemon or anything else holds the component, while something on
-it reaches beyond the old end, and if the growth has no room for the metadata. Cut off
-by a crash, it is carried out again.`,
+it reaches beyond the old end, if the growth has no room for the metadata, and if other
+metadata stands at the new end, from when the component was as large before. Cut off by
+a crash, it is finished when it is ordered again; hastd does not open the component
+before.`,
 		Args: cobra.ExactArgs(1), ValidArgsFunction: once(a.completeNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.eachComponent(args[0], func(_ *conf.Resource, p component.Place) error {

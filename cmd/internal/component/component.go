@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 	"syscall"
 
@@ -117,6 +118,9 @@ func (p *Place) openOne(path string, readOnly bool) (*blockdev.Component, error)
 		return nil, &exit.Error{Code: exit.CantCreate, Text: fmt.Sprintf("%s: %s does not exist", p, path), Hint: missingHint(p, path), Err: err}
 	case errors.Is(err, fs.ErrPermission):
 		return nil, &exit.Error{Code: exit.Refused, Text: fmt.Sprintf("%s: %s may not be opened by this user", p, path), Hint: "run hastctl as root", Err: err}
+	}
+	if fi, err := os.Stat(path); err == nil && fi.IsDir() {
+		return nil, exit.New(exit.CantCreate, "name a block device, or a file in it, in the configuration", "%s: %s is a folder", p, path)
 	}
 	return nil, p.ioError("open", path, err)
 }

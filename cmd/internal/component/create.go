@@ -28,6 +28,7 @@ type CreateOptions struct {
 	AssumeClean bool
 	Force       bool
 	Out         io.Writer // where it tells what it found and did
+	Warn        io.Writer // where it warns
 }
 
 // Create writes the metadata of a new replica. Errors are *exit.Error.
@@ -71,8 +72,15 @@ func (c *creation) say(format string, args ...any) {
 	fmt.Fprintf(c.Out, "%s: "+format+"\n", append([]any{c.Resource}, args...)...)
 }
 
+func (c *creation) warn(format string, args ...any) {
+	fmt.Fprintf(c.Warn, "%s: warning: "+format+"\n", append([]any{c.Resource}, args...)...)
+}
+
 // makeFiles makes what is missing and may be made: files, never devices.
 func (c *creation) makeFiles() error {
+	if err := c.notDangling(c.Local); err != nil {
+		return err
+	}
 	_, err := os.Stat(c.Local)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && c.Size > 0:
@@ -88,6 +96,9 @@ func (c *creation) makeFiles() error {
 	}
 	if c.internal() {
 		return nil
+	}
+	if err := c.notDangling(c.Metadata); err != nil {
+		return err
 	}
 	if _, err := os.Stat(c.Metadata); !errors.Is(err, fs.ErrNotExist) {
 		return nil // whatever is wrong with it is told when it is opened
@@ -106,6 +117,20 @@ func (c *creation) makeFiles() error {
 		d.Close()
 	}
 	return c.makeFile(c.Metadata, metadata.ExternalSize(size))
+}
+
+// notDangling refuses a link to nothing: no file is made there, and none where it leads,
+// which may be where a disk is missing.
+func (c *creation) notDangling(path string) error {
+	to, err := os.Readlink(path)
+	if err != nil {
+		return nil // no link; what else is wrong with it is told when it is opened
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return exit.New(exit.CantCreate, "is the disk attached? Else correct the link, or remove it",
+		"%s: %s is a link to %s, which does not exist", &c.Place, path, to)
 }
 
 func (c *creation) makeFile(path string, size int64) error {
@@ -128,7 +153,7 @@ func (c *creation) makeFile(path string, size int64) error {
 	var f syscall.Statfs_t
 	if syscall.Statfs(path, &f) == nil {
 		if free := int64(f.Bavail) * f.Bsize; free < size {
-			c.say("warning: its filesystem has only %s free; the replica fails when that is used up", human.Bytes(free))
+			c.warn("its filesystem has only %s free; the replica fails when that is used up", human.Bytes(free))
 		}
 	}
 	return nil
@@ -153,11 +178,11 @@ func (c *creation) inspect(o *opened) error {
 	f := furthest(reaching, o.data.Size())
 	over := endOf(f, o.data.Size()) - o.layout.DataSize
 	if c.Force && f.End == 0 {
-		c.say("warning: %s may reach %d bytes beyond the %d that the device will have; forced", f.What, over, o.layout.DataSize)
+		c.warn("%s may reach %d bytes beyond the %d that the device will have; forced", f.What, over, o.layout.DataSize)
 		return nil
 	}
 	if c.Force {
-		c.say("warning: %s reaches %d bytes beyond the %d that the device will have; forced", f.What, over, o.layout.DataSize)
+		c.warn("%s reaches %d bytes beyond the %d that the device will have; forced", f.What, over, o.layout.DataSize)
 		return nil
 	}
 	where := "into the metadata area at its end"
@@ -204,7 +229,7 @@ func (c *creation) inspectMetadataDevice(o *opened) error {
 	}
 	f := furthest(reaching, o.meta.Size())
 	if c.Force {
-		c.say("warning: the metadata overwrites the end of the %s on %s; forced", f.What, c.Metadata)
+		c.warn("the metadata overwrites the end of the %s on %s; forced", f.What, c.Metadata)
 		return nil
 	}
 	return exit.New(exit.Refused, fmt.Sprintf("is the path right? Give the metadata a device or file of its own, or, if the %s may be given up: hastctl create %s --force", f.What, c.Resource),
@@ -282,7 +307,7 @@ func (c *creation) inspectMetadata(o *opened) error {
 			return nil
 		}
 		if c.Force {
-			c.say("warning: %s shrank from %d to %d bytes, and held a replica then; forced", o.meta.Path(), size.ShrankFrom, o.meta.Size())
+			c.warn("%s shrank from %d to %d bytes, and held a replica then; forced", o.meta.Path(), size.ShrankFrom, o.meta.Size())
 			return nil
 		}
 		return exit.New(exit.Refused, fmt.Sprintf("give it its old size back; if it is another one, or the replica may be given up: hastctl create %s --force, and the peer fills it", c.Resource),
@@ -300,7 +325,7 @@ func (c *creation) inspectMetadata(o *opened) error {
 		}
 	}
 	if c.Force {
-		c.say("warning: %s held %s; forced", o.meta.Path(), old)
+		c.warn("%s held %s; forced", o.meta.Path(), old)
 		return nil
 	}
 	return exit.New(exit.Refused, hint, "%s: %s already holds %s", &c.Place, o.meta.Path(), old)
@@ -343,7 +368,7 @@ func (c *creation) write(o *opened) error {
 // end of a smaller one from being taken for the metadata.
 func (c *creation) rememberSize(o *opened) {
 	if err := o.rememberSize(); err != nil {
-		c.say("warning: its size cannot be kept in %s: %v; mend that before the component is enlarged (hastd keeps the size, too, when it opens the component)", c.State, err)
+		c.warn("its size cannot be kept in %s: %v; mend that before the component is enlarged (hastd keeps the size, too, when it opens the component)", c.State, err)
 	}
 }
 
