@@ -127,6 +127,9 @@ func (m *Machine) open(then func(*Refusal)) {
 		})
 		m.after(commit, func() {
 			loaded := func() {
+				if m.st != st || m.disk != diskLoading {
+					return // it failed meanwhile
+				}
 				m.disk, m.openThen = diskOpen, nil
 				then(nil)
 			}

@@ -65,7 +65,8 @@ func (m *Machine) peerSound() bool { return m.phase == linked && m.peerDisk == "
 // lead is what a primary does when data begins to flow.
 func (m *Machine) lead() {
 	m.agreed = m.begin.Epoch
-	m.resumed, m.failing = false, false
+	m.resumed = false
+	m.failing = m.failing && m.suspended != "" // what was ordered for a suspension lasts as long
 	m.seq = 0
 	if m.sound() {
 		m.peerOnly, m.peerOnlyOld = false, false

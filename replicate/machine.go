@@ -202,6 +202,9 @@ func (m *Machine) settle() {
 	m.advanceAgreement()
 	m.advanceJob()
 	m.suspension()
+	if m.failing && m.suspended != "" {
+		m.failHeld() // what was still under way here when that was ordered
+	}
 	m.steerSync()
 	m.pumpSync()
 	m.runQueue()

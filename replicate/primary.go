@@ -332,7 +332,7 @@ func (m *Machine) failHeld() {
 		}
 		kept = append(kept, r)
 	}
-	m.queue = kept
+	m.queue, m.retry = kept, true // a window may have waited for one of them
 	for _, r := range append([]*req(nil), m.active...) {
 		if (r.kind == kWrite || r.kind == kZero) && r.state == rRunning && r.local != asked {
 			m.answer(r, ErrIO)

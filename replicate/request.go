@@ -287,7 +287,9 @@ func (m *Machine) admit(r *req) bool {
 	case m.phase != linked: // a primary alone, or what a secondary still owes a lost one
 		first, n := metadata.Touched(r.off, r.length)
 		m.st.Dirty.Set(first, n)
-		m.unbacked = m.unbacked || !r.kind.ofPrimary() // whoever sent it may have lost it since
+		// Who sent it may have lost it since; one of our own may end in an error, and be
+		// read all the same.
+		m.unbacked = true
 	default:
 		m.st.Mark(r.off, r.length)
 		if m.keeper && !r.kind.ofPrimary() {

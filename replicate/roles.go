@@ -392,6 +392,7 @@ func (m *Machine) performPromotion() {
 			refusal = &Refusal{RefusedBusy, "promotion refused: " + m.cfg.Peer + " was lost meanwhile, and this replica is " + m.diskWord(), "try again"}
 		}
 		if refusal != nil {
+			m.hangUp("the promotion was not completed") // facts changed by it; the peer is to hear them
 			m.durably(func(sb *metadata.Superblock) { sb.PrevRole = metadata.Secondary }, func() { m.done(refusal) })
 			return
 		}
@@ -578,6 +579,10 @@ func (m *Machine) cmdRecover() {
 		m.done(&Refusal{RefusedPolicy, "there is nothing to recover from: the connection is " + connWords[m.word], "see hastctl status " + m.cfg.Resource})
 	default:
 		m.wait(settling, 0, func() {
+			if m.phase == linked && !m.job.command.Force { // the agreement that this waited for
+				m.done(&Refusal{RefusedPolicy, "there is nothing to recover from any more: the connection is " + connWords[m.word], "see hastctl status " + m.cfg.Resource})
+				return
+			}
 			m.durably(func(sb *metadata.Superblock) {
 				sb.Marks = sb.Marks&^(metadata.Raised|metadata.Forced) | metadata.Inconsistent
 			}, func() {

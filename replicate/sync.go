@@ -57,6 +57,7 @@ type syncState struct {
 	rests     Instant // until then, after a failure
 	steered   Instant
 	budget    int64 // bytes that may be moved now under max-rate
+	crumbs    int64 // thousandths of a byte beside them
 	rate      int64 // bytes a second, smoothed
 	rateAt    Instant
 	rateDone  int64
@@ -168,15 +169,13 @@ func (m *Machine) steerSync() {
 	if passed < steerEvery {
 		return
 	}
+	s.steered = m.now
 	// Never more than a second's worth: a node that stood still for minutes has no
 	// more to give than another, and the product must not overflow.
 	ms := int64(min(passed, Second) / Millisecond)
-	more := m.cfg.MaxRate/1000*ms + m.cfg.MaxRate%1000*ms/1000
-	if m.cfg.MaxRate > 0 && more == 0 {
-		return // of so low a rate this time gives nothing yet
-	}
-	s.steered = m.now
-	s.budget = min(s.budget+more, m.cfg.MaxRate)
+	s.crumbs += m.cfg.MaxRate % 1000 * ms
+	s.budget = min(s.budget+m.cfg.MaxRate/1000*ms+s.crumbs/1000, m.cfg.MaxRate)
+	s.crumbs %= 1000
 	busy := m.now-m.lastReq < Second
 	switch {
 	case busy && m.cfg.LatencyTarget > 0 && m.latency > m.cfg.LatencyTarget:

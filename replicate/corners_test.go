@@ -1,0 +1,214 @@
+package replicate
+
+import (
+	"testing"
+
+	"hastd/metadata"
+)
+
+// A window of the sync waits behind a write that is held. A demotion fails the write; the
+// window goes on, and the demotion ends.
+func TestDemotionWithAWindowBehindAHeldWrite(t *testing.T) {
+	for _, how := range []string{"operator", "no-lease"} {
+		var s *script
+		if how == "operator" {
+			s = newScript(t, scriptSuper())
+			s.primary()
+		} else {
+			s = leader(t)
+		}
+		m := s.m
+		s.silently(func() {
+			if how == "operator" {
+				s.order(Command{Kind: CmdSuspend})
+			} else {
+				s.tick(lease)
+			}
+			s.write(1, 0, block)
+			m.st.Dirty.Set(0, Window)
+			m.sync = syncState{phase: syncCopying, direction: toPeer, window: MaxSyncOps, steered: s.now, began: s.now, rateAt: s.now}
+			s.tick(Second)
+			s.settle()
+			if m.suspended != how || m.sync.ops != 1 {
+				t.Fatalf("suspended %q, %d windows", m.suspended, m.sync.ops)
+			}
+			s.order(Command{Kind: CmdRole, Role: metadata.Secondary, Force: true})
+			for range 10 {
+				s.tick(Second)
+				s.settle()
+			}
+		})
+		if m.role == metadata.Primary || m.job != nil {
+			t.Errorf("%s: role %v, order under way: %v", how, m.role, m.job != nil)
+		}
+	}
+}
+
+// A write that began alone ended in an error by a demotion, and is on this disk. Once the
+// node is primary again it is read, and a flush after that is not answered as long as the
+// peer alone could be promoted without a word.
+func TestFlushOfWhatOnlyThisNodeShows(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() {
+		s.request(ReqFlush, 1, 0, 0)
+		s.settle() // nothing is unflushed on either replica
+		s.loses("cut")
+		s.write(2, 0, block)
+		s.done("commit") // journalled: the local disk writes it
+		s.order(Command{Kind: CmdRole, Role: metadata.Secondary, Force: true})
+		s.settle()
+		s.order(Command{Kind: CmdRole, Role: metadata.Primary})
+		s.tick(2 * Second)
+		s.settle()
+		s.request(ReqRead, 3, 0, block)
+		s.settle()
+		s.request(ReqFlush, 4, 0, 0)
+		s.settle()
+	})
+	if s.replies[2] == OK || s.replies[3] != OK {
+		t.Fatalf("replies %v", s.replies)
+	}
+	if err, ok := s.replies[4]; !ok || err != OK || !s.m.marks().Has(metadata.Raised) {
+		t.Errorf("flush answered %v (%v), marks %v", ok, err, s.m.marks())
+	}
+}
+
+// A first promotion that the view takes back leaves what it drew: the peer must hear of it,
+// or draws an identity of its own.
+func TestRefusedFirstPromotionIsToldToThePeer(t *testing.T) {
+	s := newScript(t, scriptSuper(neu), func(c *Config) { c.NeedLease = true })
+	s.peer = side("B", 0, 0, 0, fresh)
+	s.peer.Generation, s.peer.Incarnation = 1, incB
+	s.granted(s.owner(1))
+	s.secondary(true)
+	s.role(metadata.Primary)
+	s.granted(Grant{Generation: 2, Incarnation: incA, Peer: incB, PeerOwner: true})
+	s.settle()
+	if s.m.role == metadata.Primary || s.m.st.Super().Resuid == 0 {
+		t.Fatalf("role %v, resuid %v", s.m.role, s.m.st.Super().Resuid)
+	}
+	if s.m.phase == linked {
+		t.Error("the session goes on by facts that are not so any more")
+	}
+}
+
+// resume --error also ends what was being journalled or written here at that moment.
+func TestResumeWithErrorEndsWhatIsUnderWay(t *testing.T) {
+	s := newScript(t, scriptSuper(), func(c *Config) { c.Suspend = true })
+	s.primary()
+	s.silently(func() {
+		s.write(1, 0, block)
+		s.done("commit") // journalled
+		s.write(2, 4*block, block)
+		s.loses("cut")
+		s.tick(2 * Second)
+		s.order(Command{Kind: CmdResume, WithError: true})
+		s.write(3, 8*block, block)
+		s.settle()
+	})
+	for q := ReqID(1); q <= 3; q++ {
+		if err, ok := s.replies[q]; !ok || err == OK {
+			t.Errorf("request %d: answered %v with %v", q, ok, err)
+		}
+	}
+}
+
+// What resume --error says of a suspension holds until that ends, also over a new link.
+func TestResumeWithErrorOutlastsTheLink(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.primary()
+	s.silently(func() {
+		s.order(Command{Kind: CmdSuspend})
+		s.order(Command{Kind: CmdResume, WithError: true})
+		s.loses("cut")
+		s.tick(Second)
+		s.up()
+		s.settle()
+		s.request(ReqRead, 1, 0, block)
+		s.write(2, 0, block)
+		s.settle()
+	})
+	if s.m.suspended != "operator" || s.m.phase != linked {
+		t.Fatalf("suspended %q, phase %v", s.m.suspended, s.m.phase)
+	}
+	for q := ReqID(1); q <= 2; q++ {
+		if err, ok := s.replies[q]; !ok || err == OK {
+			t.Errorf("request %d: answered %v with %v", q, ok, err)
+		}
+	}
+}
+
+// Both nodes are told to give up their data after a split-brain, one while it agrees with
+// the other, which did: it keeps its own.
+func TestRecoverIsJudgedAfterTheAgreement(t *testing.T) {
+	s := newScript(t, scriptSuper(func(sb *metadata.Superblock) {
+		sb.Localcnt, sb.Marks, sb.Lineage = 1, metadata.Raised, history(5, 1)
+	}))
+	s.peer = side("B", 1, 0, raised, past(6, 1), pair(0x70, 0))
+	s.secondary(false)
+	s.silently(func() {
+		s.up()
+		s.settle()
+		if s.m.phase == lingering {
+			s.tell()
+		}
+		s.tick(linger)
+		if s.m.word != wordSplit {
+			t.Fatalf("the connection is %s", connWords[s.m.word])
+		}
+		s.session++
+		s.peer = side("B", 1, 0, metadata.Inconsistent, past(6, 1), pair(0x70, 0)) // it gave up its data
+		s.step(Event{Kind: EvSessionUp, Session: s.session, PeerRole: s.peer.Role})
+		s.order(Command{Kind: CmdRecover})
+		s.tell()
+		for len(s.open) > 0 {
+			s.done(s.open[0].label)
+		}
+	})
+	if s.m.marks().Has(metadata.Inconsistent) || s.m.phase != linked || s.m.job != nil {
+		t.Errorf("marks %v, phase %v (%s), order under way: %v", s.m.marks(), s.m.phase, s.m.wordReason, s.m.job != nil)
+	}
+}
+
+// A component that fails while its mark in the state directory is being taken away was not
+// opened, whatever is said of the mark then.
+func TestDiskThatFailsWhileItsMarkIsTakenAway(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.silently(func() {
+		s.role(metadata.Secondary)
+		ev := s.answer(s.pending("open"), OK)
+		ev.Image.StateInconsistent = true
+		s.quietEvent(ev)
+		s.done("commit")
+		s.step(Event{Kind: EvDiskFailed, Text: "vanished"})
+		s.role(metadata.Secondary) // closes it first
+		for i, o := range s.open {
+			if o.effect.Kind == EffStateMark {
+				s.open = append(s.open[:i:i], s.open[i+1:]...)
+				s.step(s.answer(o, OK))
+				break
+			}
+		}
+	})
+	if s.m.disk == diskOpen || s.m.role == metadata.Secondary {
+		t.Errorf("disk %v, role %v", s.m.disk, s.m.role)
+	}
+}
+
+// At a few bytes a second the machine does not ask to be stepped all the time.
+func TestLowRateDoesNotSpin(t *testing.T) {
+	s := syncing(t, func(c *Config) { c.MaxRate = 5 })
+	steps := 0
+	for end := s.now + Second; s.now < end; steps++ {
+		at, ok := s.m.Deadline()
+		if !ok || at <= s.now {
+			at = s.now + Millisecond
+		}
+		s.now = at
+		s.out = s.m.Step(s.now, []Event{{Kind: EvTick}}, s.out[:0])
+	}
+	if steps > 30 {
+		t.Errorf("%d steps in a second", steps)
+	}
+}
