@@ -196,6 +196,35 @@ func TestDiskThatFailsWhileItsMarkIsTakenAway(t *testing.T) {
 	}
 }
 
+// A replica that is closed in order, flushed like its peer's, has nothing to compare when it
+// is opened again. One that has still something to flush keeps that in its log.
+func TestCloseInOrderLeavesNothingToCompare(t *testing.T) {
+	for _, flushed := range []bool{true, false} {
+		s := newScript(t, scriptSuper())
+		s.primary()
+		s.silently(func() {
+			s.write(1, 0, block)
+			s.settle()
+			if flushed {
+				s.order(Command{Kind: CmdRole, Role: metadata.Secondary})
+			} else {
+				s.loses("cut")
+				s.order(Command{Kind: CmdRole, Role: metadata.Secondary, Force: true})
+			}
+			s.settle()
+			st := s.m.st
+			if s.m.role != metadata.Secondary || st.Log.Used() == 0 {
+				t.Fatalf("role %v, %d extents", s.m.role, st.Log.Used())
+			}
+			s.order(Command{Kind: CmdRole, Role: metadata.Init})
+			s.settle()
+			if s.m.role != metadata.Init || st.Log.Used() == 0 != flushed {
+				t.Errorf("flushed %v: role %v, %d extents stay in the log", flushed, s.m.role, st.Log.Used())
+			}
+		})
+	}
+}
+
 // At a few bytes a second the machine does not ask to be stepped all the time.
 func TestLowRateDoesNotSpin(t *testing.T) {
 	s := syncing(t, func(c *Config) { c.MaxRate = 5 })

@@ -533,6 +533,8 @@ func (m *Machine) leaveThen(then func()) {
 			m.closeDisk(then)
 			return
 		}
+		// What both replicas flushed needs no comparing when this one is opened again.
+		m.st.Reclaim(m.st.Log.Capacity())
 		m.durably(func(sb *metadata.Superblock) { sb.PrevRole = metadata.Init }, func() { m.closeDisk(then) })
 	})
 }

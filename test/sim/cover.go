@@ -190,7 +190,7 @@ var (
 		"take-over", "took-over", "role", "renegotiate", "disk-failed", "probe", "alive"}
 	reportNames = [...]string{1: "role", "connected", "disconnected", "refused", "split-brain", "sync-start", "sync-done", "sync-stopped", "status", "disk",
 		"peer-disk", "suspended", "resumed", "repaired", "data-loss", "forced", "warning", "verdict"}
-	commandNames = [...]string{1: "role", "connect", "disconnect", "resume", "recover", "shutdown", "replace-config"}
+	commandNames = [...]string{1: "role", "connect", "disconnect", "resume", "recover", "shutdown", "replace-config", "grant", "suspend"}
 	refusalNames = [...]string{"success", "busy", "policy", "io", "internal"}
 	markNames    = [...]string{"raised", "inconsistent", "outdated", "forced", "crashed-primary", "assume-clean", "disconnected"}
 )

@@ -9,6 +9,7 @@ import (
 // neverListed are names that a batch need not reach, and why.
 var neverListed = map[string]string{
 	"answer internal": "no order is given that ends so",
+	"order grant":     "only nodes with votes get it: the cluster's simulator gives it",
 }
 
 // TestExpectedIsWhole: whatever has a name is expected of a batch, so that a new kind

@@ -108,6 +108,8 @@ func (w *World) wantsPerson() string {
 	for i := range w.nodes {
 		st := w.nodes[i].status()
 		switch {
+		case st.Suspended && st.SuspendReason == "operator":
+			return "suspended by order"
 		case st.Role == metadata.Init:
 			return "role init" // by an order; a daemon starts as secondary here
 		case st.Disk == "failed" && st.Reason != "":

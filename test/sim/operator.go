@@ -88,6 +88,10 @@ func (w *World) operateOn(n *node, st, peer *replicate.Status, primaries int) {
 	if w.prof.OnePrimary && w.peerOf(n).toBePrimary() {
 		primaries++
 	}
+	if w.prof.Meddles && w.chance(0.3) {
+		w.meddle(n, st)
+		return
+	}
 	switch {
 	case n.wipeNext && st.Role == metadata.Init && !n.opened:
 		w.wipe(n)
@@ -152,6 +156,43 @@ func (w *World) operateOn(n *node, st, peer *replicate.Status, primaries int) {
 		n.command(replicate.Command{Kind: replicate.CmdDisconnect})
 	case w.chance(0.005):
 		n.command(replicate.Command{Kind: replicate.CmdShutdown})
+	}
+}
+
+// meddle gives orders that nothing calls for, some at the same time: a script gone wrong, or
+// two persons.
+func (w *World) meddle(n *node, st *replicate.Status) {
+	for range 1 + w.rng.IntN(3) {
+		switch w.rng.IntN(10) {
+		case 0:
+			w.eioOK = true
+			n.command(replicate.Command{Kind: replicate.CmdSuspend})
+		case 1, 2:
+			n.command(replicate.Command{Kind: replicate.CmdResume})
+		case 3:
+			n.command(replicate.Command{Kind: replicate.CmdResume, WithError: true})
+		case 4, 5:
+			live := replicate.Live{Suspend: w.chance(0.3), LatencyTarget: replicate.Instant(w.span(int64(100*microsecond), int64(60*millisecond)))}
+			if w.chance(0.7) {
+				live.MaxRate = w.span(minRate, 64<<20)
+			}
+			n.command(replicate.Command{Kind: replicate.CmdReplaceConfig, Config: &live})
+		case 6:
+			if w.chance(0.2) && !w.diskFault {
+				n.command(replicate.Command{Kind: replicate.CmdRecover})
+			}
+		case 7:
+			n.command(replicate.Command{Kind: replicate.CmdConnect})
+		case 8:
+			if w.chance(0.3) {
+				n.command(replicate.Command{Kind: replicate.CmdDisconnect})
+			}
+		case 9:
+			if st.Role != metadata.Primary || w.chance(0.2) {
+				w.eioOK = true
+				n.command(replicate.Command{Kind: replicate.CmdShutdown})
+			}
+		}
 	}
 }
 
@@ -244,6 +285,9 @@ func (w *World) help() {
 			ready = false
 		case st[i].Role == metadata.Init:
 			n.role(metadata.Secondary, false)
+			ready = false
+		case st[i].Suspended && st[i].SuspendReason == "operator":
+			n.command(replicate.Command{Kind: replicate.CmdResume})
 			ready = false
 		case st[i].Connection == "standalone":
 			n.command(replicate.Command{Kind: replicate.CmdConnect})

@@ -206,7 +206,7 @@ func (w *World) Run(opt Options) (res Result) {
 func (w *World) prepare(opt Options) {
 	w.reset(opt)
 	w.prof = randomProfile(w.rng)
-	w.prof.Logs = logsOf(opt.Seed)
+	w.prof.Logs, w.prof.Meddles = logsOf(opt.Seed), meddles(opt.Seed)
 	if opt.Restores || opt.Seed%restoreEvery == 0 {
 		w.prof.Restores = true
 		if opt.Seed%3 != 0 {
@@ -394,6 +394,7 @@ type Profile struct {
 	Drift       int64     // how wrong clocks run at most, in parts in a million
 	OnePrimary  bool      // the operator never asks for a second primary knowingly
 	Logs        [2]uint32 // extents in the activity log of each node; 0: keepdirty
+	Meddles     bool      // the operator gives orders out of turn
 	Quorum      bool      // quorum = "majority": somebody else's views decide (pair.go)
 }
 
@@ -406,6 +407,9 @@ func (p *Profile) String() string {
 	}
 	if p.Suspend {
 		s += " suspend"
+	}
+	if p.Meddles {
+		s += " meddles"
 	}
 	if p.AssumeClean {
 		s += " assume-clean"
@@ -444,6 +448,9 @@ func logsOf(seed uint64) (logs [2]uint32) {
 	}
 	return logs
 }
+
+// meddles has an operator in some runs who orders what nothing calls for. Not drawn, too.
+func meddles(seed uint64) bool { return seed*0xbf58476d1ce4e5b9>>62 == 0 }
 
 // log is how many extents are in the activity log of a node.
 func (n *node) log() uint32 {

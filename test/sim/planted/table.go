@@ -60,6 +60,12 @@ var Bugs = []Bug{
 	{Name: "go on alone before the agreement that follows a promotion", Test: "./replicate -run TestWriteRightAfterAPromotion", Edits: []Edit{
 		{"replicate/link.go", "m.renewing() || ", ""},
 	}},
+	{Name: "leave a window behind a write that was failed", Test: "./replicate -run TestDemotionWithAWindow", Edits: []Edit{
+		{"replicate/primary.go", "	m.queue, m.retry = kept, true //", "	m.queue = kept //"},
+	}},
+	{Name: "count on a raise that a failed write will not bring", Test: "./replicate -run TestFlushOfWhatOnlyThisNodeShows", Edits: []Edit{
+		{"replicate/request.go", "		m.unbacked = true\n	default:", "		m.unbacked = m.unbacked || !r.kind.ofPrimary()\n	default:"},
+	}},
 	{Name: "seek room in the log where there is none", Test: "./metadata -run TestSpillMakesRoom", Edits: []Edit{
 		{"metadata/activity.go", " && !s.evictable(sl)", ""},
 	}},
