@@ -241,3 +241,21 @@ func TestLowRateDoesNotSpin(t *testing.T) {
 		t.Errorf("%d steps in a second", steps)
 	}
 }
+
+// Of two secondaries none copies: the status says what has to happen.
+func TestStatusOfTwoSecondariesSaysWhoIsToBePrimary(t *testing.T) {
+	for _, c := range []struct {
+		mine, peers metadata.Marks
+		want        string
+	}{
+		{0, metadata.Inconsistent, "the replica of B is inconsistent: it is filled once A is primary"},
+		{metadata.Inconsistent, 0, "this replica is inconsistent: it is filled once B is primary"},
+	} {
+		s := newScript(t, scriptSuper(func(sb *metadata.Superblock) { sb.Marks = c.mine }))
+		s.peer = side("B", 0, 0, c.peers)
+		s.secondary(true)
+		if got := s.m.Status(s.now).Reason; got != c.want {
+			t.Errorf("%v here, %v there: %q, want %q", c.mine, c.peers, got, c.want)
+		}
+	}
+}

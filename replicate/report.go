@@ -81,17 +81,27 @@ func (m *Machine) reason(status string) string {
 	case status == "syncing":
 		return "what differs is being copied " + map[direction]string{toPeer: "to ", fromPeer: "from "}[m.syncSide()] + peer
 	case m.phase == linked && m.peerDisk != "uptodate":
-		return "the replica of " + peer + " is " + m.peerDisk
+		return m.lacking("the replica of "+peer, m.peerDisk, m.cfg.Node, m.diskWord())
 	case m.phase == linked && m.toBeFilled():
 		return "this replica is new: it is filled once " + peer + " is primary"
 	case m.phase == linked:
-		return "this replica is " + m.diskWord()
+		return m.lacking("this replica", m.diskWord(), peer, m.peerDisk)
 	case m.marks().Has(metadata.AdminDisconnected):
 		return "disconnected by an administrator; hastctl connect ends it"
 	case m.wordReason != "":
 		return peer + " is not connected: " + m.wordReason
 	}
 	return peer + " is not connected"
+}
+
+// lacking tells of the replica that is not good, and what the other one could do: of two
+// secondaries none copies.
+func (m *Machine) lacking(what, disk, from, good string) string {
+	what += " is " + disk
+	if (disk == "inconsistent" || disk == "outdated") && good == "uptodate" && m.role == metadata.Secondary && m.peer.Role == metadata.Secondary {
+		what += ": it is filled once " + from + " is primary"
+	}
+	return what
 }
 
 // syncSide is the direction of the data as this node sees it.
