@@ -47,8 +47,9 @@ type conn struct {
 	buf      []byte // what was read lies in buf[pos:end]
 	pos, end int
 	free     []*request
-	made     int // requests in table
-	held     int // bytes of payload that our requests stand for
+	made     int  // requests in table
+	held     int  // bytes of payload that our requests stand for
+	late     bool // the reader waited and has not caught up: gone.go
 	batch    []*blockdev.Request
 	single   [1]*blockdev.Request
 
@@ -135,6 +136,7 @@ func (c *conn) serve() error {
 			c.end = copy(c.buf, c.buf[c.pos:c.end])
 			c.pos = 0
 		}
+		c.caughtUp()
 		n, err := c.nc.Read(c.buf[c.end:])
 		c.end += n
 		if n > 0 {
@@ -195,7 +197,9 @@ func (c *conn) take(w wireRequest, errno unix.Errno) error {
 		return nil
 	}
 	if w.cmd == cmdBlockStatus {
+		began := time.Now()
 		c.answer(r, c.blockStatus(r))
+		c.late = c.late || time.Since(began) > waitedLong
 		return nil
 	}
 	r.Op = ops[w.cmd]
@@ -270,21 +274,23 @@ func (c *conn) request(payload int) *request {
 // alloc gets memory from the device; what was parsed is submitted before that can
 // wait. Nil means that the device is closing.
 func (c *conn) alloc(n int) []byte {
-	if len(c.batch) > 0 {
-		if c.p.try != nil {
-			if b := c.p.try.TryAlloc(n); b != nil {
-				return b
-			}
+	if c.p.try != nil {
+		if b := c.p.try.TryAlloc(n); b != nil {
+			return b
 		}
-		c.submit()
 	}
+	c.submit()
+	c.late = true
 	return c.p.dev.Alloc(n)
 }
 
-// submit hands over what was parsed.
+// submit hands over what was parsed, unless the gate is shut or the client has gone.
 func (c *conn) submit() {
 	if len(c.batch) == 0 {
 		return
+	}
+	if c.late {
+		c.endIfGone()
 	}
 	c.open.Add(int64(len(c.batch)))
 	c.gate.Lock()
@@ -381,10 +387,12 @@ func (c *conn) awaitIdle(limit <-chan time.Time) bool {
 	return true
 }
 
-// cut ends the connection at once; replies to come are dropped.
+// cut ends the connection at once; replies to come are dropped, and what the reader
+// still has in its buffer is not done any more.
 func (c *conn) cut() {
 	c.once.Do(func() {
 		c.dropReplies() // first: the writer ends on cutc, so nothing may be handed to it after
+		c.refuse()
 		close(c.cutc)
 		c.nc.Close()
 	})

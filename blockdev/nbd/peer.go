@@ -14,6 +14,8 @@ type peer struct {
 	pid  int32 // 0 when unknown (TCP, or another pid namespace)
 	name string
 	addr string
+
+	local bool // a Unix socket
 }
 
 // peerOf asks at once: a process that has gone has no name any more.
@@ -26,6 +28,7 @@ func peerOf(nc net.Conn) peer {
 	if !ok {
 		return p
 	}
+	p.local = true
 	rc, err := uc.SyscallConn()
 	if err != nil {
 		return p

@@ -335,6 +335,7 @@ func (c *conn) awaitRoom() bool {
 		return true
 	}
 	c.submit()
+	c.late = true
 	select {
 	case <-c.room:
 		return true

@@ -289,11 +289,7 @@ func TestUsersAndClose(t *testing.T) {
 	for _, network := range []string{"unix", "tcp"} {
 		t.Run(network, func(t *testing.T) {
 			d := newMemDevice(t, 1<<20, 512, 64<<20)
-			p := serveTest(t, d, func(o *Options) {
-				if o.Network = network; network == "tcp" {
-					o.Address = "127.0.0.1:0"
-				}
-			})
+			p := serveTest(t, d, func(o *Options) { useNetwork(o, network) })
 			connect(t, p) // chose nothing yet: no user
 			if u, _ := p.Users(); len(u) != 0 {
 				t.Errorf("users %v before anybody came", u)
@@ -328,32 +324,36 @@ func TestUsersAndClose(t *testing.T) {
 }
 
 func TestGoodbyeIsNoUserAnyMore(t *testing.T) {
+	type halfCloser interface{ CloseWrite() error }
 	for name, bye := range map[string]func(*testClient){
 		"disc": func(c *testClient) { c.send(cmdDisc, 0, 0, 0, nil) },
-		"eof":  func(c *testClient) { c.Conn.(*net.UnixConn).CloseWrite() },
+		"eof":  func(c *testClient) { c.Conn.(halfCloser).CloseWrite() },
+		"both": func(c *testClient) { c.send(cmdDisc, 0, 0, 0, nil); c.Conn.(halfCloser).CloseWrite() },
 	} {
-		t.Run(name, func(t *testing.T) {
-			d := newMemDevice(t, 1<<20, 512, 64<<20)
-			p := serveTest(t, d)
-			d.set(func() { d.held = true })
-			c := enter(t, p, true)
-			h := c.send(cmdWrite, 0, 0, 4096, pattern(4096, 5))
-			bye(c)
-			d.await(func() bool { return d.seen == 1 })
-			for { // the reader is about to see it
-				if u, _ := p.Users(); len(u) == 0 {
-					break
+		for _, network := range []string{"unix", "tcp"} {
+			t.Run(network+" "+name, func(t *testing.T) {
+				d := newMemDevice(t, 1<<20, 512, 64<<20)
+				p := serveTest(t, d, func(o *Options) { useNetwork(o, network) })
+				d.set(func() { d.held = true })
+				c := enter(t, p, true)
+				h := c.send(cmdWrite, 0, 0, 4096, pattern(4096, 5))
+				bye(c)
+				d.await(func() bool { return d.seen == 1 })
+				for { // the reader is about to see it
+					if u, _ := p.Users(); len(u) == 0 {
+						break
+					}
 				}
-			}
-			d.set(func() { d.held = false })
-			if r := c.reply(0); r.handle != h || r.errno != 0 {
-				t.Errorf("what was under way at the goodbye was answered %+v", r)
-			}
-			c.ended()
-			if err := p.Close(false); err != nil {
-				t.Error(err)
-			}
-		})
+				d.set(func() { d.held = false })
+				if r := c.reply(0); r.handle != h || r.errno != 0 {
+					t.Errorf("what was under way at the goodbye was answered %+v", r)
+				}
+				c.ended()
+				if err := p.Close(false); err != nil {
+					t.Error(err)
+				}
+			})
+		}
 	}
 }
 

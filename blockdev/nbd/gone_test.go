@@ -1,0 +1,158 @@
+package nbd
+
+import (
+	"net"
+	"runtime"
+	"testing"
+	"time"
+
+	"hastd/blockdev"
+)
+
+// A client dies while its reader waits, comes back, and writes what it had written
+// last once more. When the device goes on, the old write must not come after the
+// new one, which was acknowledged and flushed.
+func TestBacklogOfAClientThatHasGoneIsDropped(t *testing.T) {
+	const big, block, at = 4 << 20, 4096, 32 << 20
+	for _, network := range []string{"unix", "tcp"} {
+		for name, e := range map[string]struct {
+			pool, sent int
+			size       uint32
+			hide       bool // TryAlloc
+		}{
+			"bytes":        {256 << 20, MaxInFlightBytes / big, big, false},
+			"requests":     {256 << 20, MaxInFlight, 512, false},
+			"memory":       {3 * big, 3, big, false},
+			"memory alone": {3 * big, 3, big, true},
+		} {
+			t.Run(network+" "+name, func(t *testing.T) {
+				d := newMemDevice(t, 64<<20, 512, e.pool)
+				p := serveTest(t, d, func(o *Options) {
+					useNetwork(o, network)
+					if e.hide {
+						o.Device = struct{ blockdev.Device }{d}
+					}
+				})
+				d.set(func() { d.held = true })
+				old := enter(t, p, false)
+				for i := range uint64(e.sent) {
+					old.send(cmdWrite, 0, i*uint64(e.size), e.size, pattern(int(e.size), 'x'))
+				}
+				old.send(cmdWrite, 0, at, block, pattern(block, 'o'))
+				p.awaitReaderWaiting(d)
+				old.Close()
+				again := enter(t, p, false)
+				// Zeroes need no memory, which there may be none of.
+				again.send(cmdWriteZeroes, cmdFlagFUA, at, block, nil)
+				d.await(func() bool { return d.seen == e.sent+1 })
+				d.set(func() { d.held = false })
+				if r := again.reply(0); r.errno != 0 {
+					t.Fatalf("%+v", r)
+				}
+				again.do(cmdFlush, 0, 0, 0, nil, 0)
+				p.awaitConnections(1)
+				if got := again.do(cmdRead, 0, at, block, nil, 0); got[0] != 0 {
+					t.Errorf("reads %q where zeroes were written and acknowledged", got[0])
+				}
+			})
+		}
+	}
+}
+
+func useNetwork(o *Options, network string) {
+	if o.Network = network; network == "tcp" {
+		o.Address = "127.0.0.1:0"
+	}
+}
+
+// awaitReaderWaiting returns once the reader of the only connection waits for room
+// or for memory.
+func (p *Provider) awaitReaderWaiting(d *memDevice) {
+	p.mu.Lock()
+	c := p.conns[0]
+	p.mu.Unlock()
+	for waits := false; !waits; runtime.Gosched() {
+		c.mu.Lock()
+		waits = c.waiting
+		c.mu.Unlock()
+		d.poolMu.Lock()
+		waits = waits || d.waiting > 0
+		d.poolMu.Unlock()
+	}
+}
+
+func (p *Provider) awaitConnections(n int) {
+	for p.connections() != n {
+		runtime.Gosched()
+	}
+}
+
+// On a Unix socket a client that says goodbye with much under way, sends no more
+// and waits for the answers can be told from one that has gone.
+func TestBacklogOfAClientThatStaysForTheAnswersIsDone(t *testing.T) {
+	const big = 4 << 20
+	d := newMemDevice(t, 64<<20, 512, 256<<20)
+	p := serveTest(t, d)
+	d.set(func() { d.held = true })
+	c := enter(t, p, false)
+	const sent = 2 * MaxInFlightBytes / big
+	go func() {
+		for i := range uint64(sent) {
+			c.send(cmdWrite, 0, i*big, big, pattern(big, 'x'))
+		}
+		c.send(cmdDisc, 0, 0, 0, nil)
+		c.Conn.(*net.UnixConn).CloseWrite()
+	}()
+	p.awaitReaderWaiting(d)
+	d.set(func() { d.held = false })
+	for i := range sent {
+		if r := c.reply(0); r.errno != 0 {
+			t.Errorf("answer %d: %+v", i, r)
+		}
+	}
+	c.ended()
+}
+
+// slowStatus is a device that takes its time to tell data from holes.
+type slowStatus struct {
+	*memDevice
+	asked, answer chan struct{}
+}
+
+func (s *slowStatus) Allocated(off, n int64) ([]blockdev.Run, error) {
+	close(s.asked)
+	<-s.answer
+	return s.memDevice.Allocated(off, n)
+}
+
+// A connection may end while its reader waits for a disk, or for a reason that the
+// reader does not see: what that has in its buffer is not done any more.
+func TestRequestsInTheBufferOfADeadConnectionAreDropped(t *testing.T) {
+	for name, end := range map[string]func(*testClient, *conn){
+		"cut":             func(_ *testClient, c *conn) { c.cut() },
+		"the client left": func(c *testClient, _ *conn) { c.Close(); time.Sleep(waitedLong + time.Millisecond) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newMemDevice(t, 1<<20, 512, 64<<20)
+			s := &slowStatus{d, make(chan struct{}), make(chan struct{})}
+			p := serveTest(t, d, func(o *Options) { o.Device = s })
+			c := enter(t, p, true)
+			b := make([]byte, 2*requestSize, 2*requestSize+512)
+			putRequest(b, wireRequest{cmd: cmdBlockStatus, len: 4096})
+			putRequest(b[requestSize:], wireRequest{cmd: cmdWrite, len: 512})
+			c.write(append(b, pattern(512, 1)...)) // one write(2): they are read together
+			<-s.asked
+			p.mu.Lock()
+			served := p.conns[0]
+			p.mu.Unlock()
+			end(c, served)
+			close(s.answer)
+			<-served.gone
+			d.set(func() {
+				if d.seen != 0 {
+					t.Errorf("%d requests of a dead connection reached the device", d.seen)
+				}
+			})
+		})
+	}
+}
