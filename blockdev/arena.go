@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/bits"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -39,9 +40,10 @@ type Arena struct {
 }
 
 const (
-	arenaOrders      = 14 // 4 KiB << 13 = 32 MiB = MaxTransfer
-	arenaQuickOrders = 7  // up to 256 KiB
-	arenaQuickMax    = 64 // blocks kept unmerged of each order
+	arenaOrders      = 14          // 4 KiB << 13 = 32 MiB = MaxTransfer
+	arenaQuickOrders = 7           // up to 256 KiB
+	arenaQuickMax    = 64          // blocks kept unmerged of each order
+	arenaAsk         = time.Second // how often those who wait are asked whether they still want it
 
 	arenaFree   = 0x80
 	arenaCached = 0x40
@@ -115,7 +117,11 @@ func orderOf(n int) int { return bits.Len(uint(n-1) >> 12) }
 // Get gives n bytes, page-aligned; their content is arbitrary. It waits while
 // there is no room, in the order of arrival, and returns nil once the arena is
 // closed. n must be from 1 to MaxAlloc.
-func (a *Arena) Get(n int) []byte {
+func (a *Arena) Get(n int) []byte { return a.GetWhile(n, nil) }
+
+// GetWhile is Get that gives up, and returns nil, once still says false; it is asked
+// about once a second while there is no room. Nil means Get.
+func (a *Arena) GetWhile(n int, still func() bool) []byte {
 	o := a.checkSize(n)
 	a.mu.Lock()
 	if a.closed {
@@ -132,13 +138,45 @@ func (a *Arena) Get(n int) []byte {
 	w.order, w.page = o, arenaNone
 	a.waiting.push(w)
 	a.mu.Unlock()
-	<-w.ready
+	a.await(w, still)
 	p := w.page
 	waiterPool.Put(w)
 	if p == arenaNone {
 		return nil
 	}
 	return a.slice(p, o, n)
+}
+
+// await returns once w was served, or has left the queue.
+func (a *Arena) await(w *waiter, still func() bool) {
+	if still == nil {
+		<-w.ready
+		return
+	}
+	w.ask.Reset(arenaAsk)
+	defer w.ask.Stop()
+	for {
+		select {
+		case <-w.ready:
+			return
+		case <-w.ask.C:
+			if !still() && a.leave(w) {
+				return
+			}
+			w.ask.Reset(arenaAsk)
+		}
+	}
+}
+
+// leave takes w out of the queue; false when it has been served meanwhile.
+func (a *Arena) leave(w *waiter) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.waiting.remove(w) {
+		return false
+	}
+	a.serve() // those behind it may want less
+	return true
 }
 
 // TryGet is Get that returns nil instead of waiting. It does not overtake those
@@ -338,16 +376,21 @@ func (a *Arena) unmap() {
 	a.mem = nil
 }
 
-// waiter is one who waits in Get. Pooled with its channel: waiting is the steady
+// waiter is one who waits in Get. Pooled with its channel and timer: waiting is the steady
 // state of a saturated front end.
 type waiter struct {
 	order int
 	page  int32
 	next  *waiter
 	ready chan struct{}
+	ask   *time.Timer
 }
 
-var waiterPool = sync.Pool{New: func() any { return &waiter{ready: make(chan struct{}, 1)} }}
+var waiterPool = sync.Pool{New: func() any {
+	w := &waiter{ready: make(chan struct{}, 1), ask: time.NewTimer(arenaAsk)}
+	w.ask.Stop()
+	return w
+}}
 
 type waiterList struct{ head, tail *waiter }
 
@@ -368,4 +411,25 @@ func (l *waiterList) pop() {
 		l.tail = nil
 	}
 	w.next = nil
+}
+
+// remove takes w out, wherever it stands; false when it is not there.
+func (l *waiterList) remove(w *waiter) bool {
+	var before *waiter
+	for at := l.head; at != w; at = at.next {
+		if at == nil {
+			return false
+		}
+		before = at
+	}
+	if before == nil {
+		l.pop()
+		return true
+	}
+	before.next = w.next
+	if l.tail == w {
+		l.tail = before
+	}
+	w.next = nil
+	return true
 }

@@ -3,6 +3,7 @@ package blockdev
 import (
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -138,6 +139,59 @@ func TestArenaCloseWakesWithNil(t *testing.T) {
 	a.Put(b)
 	if a.mem != nil {
 		t.Error("the memory was not given back with the last buffer")
+	}
+}
+
+func TestArenaLetsWhoWaitsGiveUp(t *testing.T) {
+	a := newTestArena(t, 1<<20, 1<<20)
+	b := a.Get(512 << 10)
+	got := make(chan []byte)
+	var gone atomic.Bool
+	still := func() bool { return !gone.Load() }
+	go func() { got <- a.GetWhile(1<<20, still) }() // first in the queue
+	awaitWaiters(t, a, 1)
+	small := make(chan []byte)
+	go func() { small <- a.GetWhile(4096, func() bool { return true }) }()
+	awaitWaiters(t, a, 2)
+	go func() { got <- a.GetWhile(1<<20, still) }() // and last
+	awaitWaiters(t, a, 3)
+	gone.Store(true)
+	for range 2 {
+		if <-got != nil {
+			t.Error("one who gave up got a buffer")
+		}
+	}
+	a.Put(<-small) // there was room for it behind the large one
+	a.Put(b)
+	if n := a.waiters(); n != 0 || a.Free() != a.Size() {
+		t.Errorf("%d wait, %d of %d bytes free", n, a.Free(), a.Size())
+	}
+}
+
+// Whoever is asked at the moment when it is served either has the buffer or has left
+// it to others.
+func TestArenaGivingUpLosesNoMemory(t *testing.T) {
+	a := newTestArena(t, 1<<20, 1<<20)
+	for range 500 {
+		b := a.Get(1 << 20)
+		w := waiterPool.Get().(*waiter)
+		w.order, w.page = orderOf(4096), arenaNone
+		a.mu.Lock()
+		a.waiting.push(w)
+		a.mu.Unlock()
+		var left bool
+		var both sync.WaitGroup
+		both.Go(func() { left = a.leave(w) })
+		both.Go(func() { a.Put(b) })
+		both.Wait()
+		if !left {
+			<-w.ready
+			a.Put(a.slice(w.page, w.order, 4096))
+		}
+		waiterPool.Put(w)
+		if a.Free() != a.Size() || a.waiters() != 0 {
+			t.Fatalf("%d of %d bytes free", a.Free(), a.Size())
+		}
 	}
 }
 

@@ -61,6 +61,9 @@ func (r *Resource) Alloc(n int) []byte { return r.appMem.Get(n) }
 // TryAlloc is Alloc that returns nil instead of waiting.
 func (r *Resource) TryAlloc(n int) []byte { return r.appMem.TryGet(n) }
 
+// AllocWhile is Alloc that returns nil once still, asked now and then, says false.
+func (r *Resource) AllocWhile(n int, still func() bool) []byte { return r.appMem.GetWhile(n, still) }
+
 // Free takes it back.
 func (r *Resource) Free(buf []byte) {
 	if buf != nil {
