@@ -47,9 +47,11 @@ type conn struct {
 	buf      []byte // what was read lies in buf[pos:end]
 	pos, end int
 	free     []*request
-	made     int  // requests in table
-	held     int  // bytes of payload that our requests stand for
-	late     bool // the reader waited and has not caught up: gone.go
+	made     int         // requests in table
+	held     int         // bytes of payload that our requests stand for
+	late     bool        // the reader waited and has not caught up: gone.go
+	still    func() bool // not endIfGone, made once as an allocation a call would be too much
+	look     *time.Timer // when to call it, while the reader waits for room
 	batch    []*blockdev.Request
 	single   [1]*blockdev.Request
 
@@ -101,6 +103,9 @@ func (c *conn) run() {
 		return
 	}
 	c.buf = make([]byte, readBuffer)
+	c.still = func() bool { return !c.endIfGone() }
+	c.look = time.NewTimer(lookEvery)
+	defer c.look.Stop()
 	var writer sync.WaitGroup
 	writer.Go(c.writer)
 	err := c.serve()
@@ -272,7 +277,7 @@ func (c *conn) request(payload int) *request {
 }
 
 // alloc gets memory from the device; what was parsed is submitted before that can
-// wait. Nil means that the device is closing.
+// wait. Nil means that the device is closing, or that the connection was cut.
 func (c *conn) alloc(n int) []byte {
 	if c.p.try != nil {
 		if b := c.p.try.TryAlloc(n); b != nil {
@@ -281,6 +286,9 @@ func (c *conn) alloc(n int) []byte {
 	}
 	c.submit()
 	c.late = true
+	if c.p.try != nil {
+		return c.p.try.AllocWhile(n, c.still)
+	}
 	return c.p.dev.Alloc(n)
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 	"unsafe"
 
 	"hastd/blockdev"
@@ -103,20 +104,36 @@ func (d *memDevice) shutPool() {
 
 func (d *memDevice) Info() blockdev.DeviceInfo { return d.info }
 
-func (d *memDevice) Alloc(n int) []byte    { return d.alloc(n, true) }
-func (d *memDevice) TryAlloc(n int) []byte { return d.alloc(n, false) }
+func (d *memDevice) Alloc(n int) []byte {
+	return d.alloc(n, func() bool { d.poolRoom.Wait(); return true })
+}
 
-func (d *memDevice) alloc(n int, wait bool) []byte {
+func (d *memDevice) TryAlloc(n int) []byte {
+	return d.alloc(n, func() bool { return false })
+}
+
+func (d *memDevice) AllocWhile(n int, still func() bool) []byte {
+	return d.alloc(n, func() bool {
+		d.poolMu.Unlock()
+		time.Sleep(time.Millisecond)
+		wanted := still()
+		d.poolMu.Lock()
+		return wanted
+	})
+}
+
+// alloc calls wait, which may unlock, for as long as there is no room.
+func (d *memDevice) alloc(n int, wait func() bool) []byte {
 	d.poolMu.Lock()
 	defer d.poolMu.Unlock()
 	for d.room >= 0 && d.room < n {
-		if !wait {
-			return nil
-		}
 		d.waiting++
 		d.poolRoom.Broadcast()
-		d.poolRoom.Wait()
+		wanted := wait()
 		d.waiting--
+		if !wanted {
+			return nil
+		}
 	}
 	if d.room < 0 {
 		return nil

@@ -113,6 +113,81 @@ func TestBacklogOfAClientThatStaysForTheAnswersIsDone(t *testing.T) {
 	c.ended()
 }
 
+// A client that has gone is no user from that moment on, and its connection ends
+// soon, although the device answers nothing.
+func TestClientThatHasGoneIsNoUser(t *testing.T) {
+	const big = 4 << 20
+	for _, network := range []string{"unix", "tcp"} {
+		for name, pool := range map[string]int{"room": 256 << 20, "memory": 2 * big} {
+			t.Run(network+" "+name, func(t *testing.T) {
+				d := newMemDevice(t, 64<<20, 512, pool)
+				p := serveTest(t, d, func(o *Options) { useNetwork(o, network) })
+				d.set(func() { d.held = true })
+				c := enter(t, p, false)
+				under := min(pool, MaxInFlightBytes) / big
+				for i := range uint64(under) {
+					c.send(cmdWrite, 0, i*big, big, pattern(big, 'x'))
+				}
+				c.send(cmdWrite, 0, 32<<20, 4096, pattern(4096, 'o'))
+				p.awaitReaderWaiting(d)
+				if u, _ := p.Users(); len(u) != 1 {
+					t.Errorf("users %v while the client is there", u)
+				}
+				c.Close()
+				if u, _ := p.Users(); len(u) != 0 {
+					t.Errorf("users %v after the client has gone", u)
+				}
+				for limit := time.Now().Add(testPatience); p.connections() != 0; time.Sleep(time.Millisecond) {
+					if time.Now().After(limit) {
+						t.Fatal("the connection of a client that has gone stays")
+					}
+				}
+				if n := d.liveBuffers(); n != under {
+					t.Errorf("%d buffers in use, and the device works on %d", n, under)
+				}
+				if err := p.Close(false); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// Clients that have gone and whose requests the device does not answer make room for
+// those who come.
+func TestClientsThatHaveGoneDoNotCountAgainstTheLimit(t *testing.T) {
+	d := newMemDevice(t, 1<<20, 512, 64<<20)
+	p := serveTest(t, d, func(o *Options) { o.MaxConnections = 2 })
+	d.set(func() { d.held = true })
+	stays := enter(t, p, true)
+	for i := range 5 {
+		c := enter(t, p, true)
+		c.send(cmdWrite, 0, 0, 4096, pattern(4096, byte(i)))
+		d.await(func() bool { return d.seen == i+1 })
+		c.Close()
+		for users := 2; users > 1; runtime.Gosched() {
+			users = p.serving()
+		}
+	}
+	d.set(func() { d.held = false })
+	stays.do(cmdFlush, 0, 0, 0, nil, 0)
+	if got := d.content(); got[0] != 4 {
+		t.Errorf("the last write of the clients was %d", got[0])
+	}
+}
+
+// serving counts the connections whose client is not known to leave.
+func (p *Provider) serving() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		if c.phase == phaseServing {
+			n++
+		}
+	}
+	return n
+}
+
 // slowStatus is a device that takes its time to tell data from holes.
 type slowStatus struct {
 	*memDevice

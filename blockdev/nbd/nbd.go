@@ -91,11 +91,14 @@ type Provider struct {
 }
 
 // tryAllocator is what a Device may offer besides: Alloc that returns nil instead
-// of waiting. With it, writes that arrive together are submitted together; without
-// it, what was parsed has to be submitted before each Alloc, lest the buffers that
-// Alloc waits for are the very ones not submitted yet.
+// of waiting, and Alloc that gives up once still, asked now and then, says false.
+// With the one, writes that arrive together are submitted together; without it, what
+// was parsed has to be submitted before each Alloc, lest the buffers that Alloc waits
+// for are the very ones not submitted yet. With the other, a reader that waits for
+// memory ends soon after its client.
 type tryAllocator interface {
 	TryAlloc(n int) []byte
+	AllocWhile(n int, still func() bool) []byte
 }
 
 var _ blockdev.Provider = (*Provider)(nil)
@@ -154,8 +157,8 @@ func (p *Provider) Kind() string { return "nbd-server" }
 // Path is the Unix socket, or the address of the TCP socket as host:port.
 func (p *Provider) Path() string { return p.path }
 
-// Users names the clients that chose the export and have not said goodbye, each
-// process or address once.
+// Users names the clients that chose the export, have not said goodbye and are still
+// there, each process or address once.
 func (p *Provider) Users() ([]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -165,7 +168,7 @@ func (p *Provider) Users() ([]string, error) {
 func (p *Provider) usersLocked() []string {
 	var users []string
 	for _, c := range p.conns {
-		if c.phase != phaseServing {
+		if c.phase != phaseServing || c.clientGone() {
 			continue
 		}
 		if name := c.peer.String(); !slices.Contains(users, name) {
@@ -199,7 +202,8 @@ func (p *Provider) accept() {
 
 // admit starts a connection if there is room. At the limit, whoever has been
 // choosing its export for the longest makes room, so that idle connections cannot
-// keep real clients out.
+// keep real clients out; else whoever has been leaving for the longest: a client that
+// has gone stays as long as its last requests are under way.
 func (p *Provider) admit(nc net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -210,13 +214,16 @@ func (p *Provider) admit(nc net.Conn) {
 	if len(p.conns) >= p.opts.MaxConnections {
 		i := slices.IndexFunc(p.conns, func(c *conn) bool { return c.phase == phaseHandshake })
 		if i < 0 {
+			i = slices.IndexFunc(p.conns, func(c *conn) bool { return c.phase == phaseLeaving })
+		}
+		if i < 0 {
 			nc.Close()
 			p.log.Error("limit", "too many clients; turned one away", "limit", p.opts.MaxConnections, "client", peerOf(nc).String())
 			return
 		}
 		old := p.conns[i]
 		p.conns = slices.Delete(p.conns, i, i+1)
-		p.log.Error("limit", "too many clients; dropped one that had not chosen its export", "limit", p.opts.MaxConnections, "client", old.peer.String())
+		p.log.Error("limit", "too many clients; dropped one that had not chosen its export, or was leaving", "limit", p.opts.MaxConnections, "client", old.peer.String())
 		old.cut()
 	}
 	c := newConn(p, nc)
@@ -293,8 +300,9 @@ func (p *Provider) Close(force bool) error {
 	for _, c := range conns {
 		c.cut()
 	}
-	// A reader may be waiting in Device.Alloc, which only the device can end; no
-	// request of its can reach the device any more, so it is not waited for.
+	// A reader may be waiting in Device.Alloc, which it may not leave before the
+	// device wills; no request of its can reach the device any more, so it is not
+	// waited for longer than this.
 	ended := make(chan struct{})
 	go func() { p.work.Wait(); close(ended) }()
 	select {

@@ -336,11 +336,17 @@ func (c *conn) awaitRoom() bool {
 	}
 	c.submit()
 	c.late = true
-	select {
-	case <-c.room:
-		return true
-	case <-c.cutc:
-		return false
+	c.look.Reset(lookEvery)
+	for {
+		select {
+		case <-c.room:
+			return true
+		case <-c.cutc:
+			return false
+		case <-c.look.C:
+			c.endIfGone() // closes cutc
+			c.look.Reset(lookEvery)
+		}
 	}
 }
 
