@@ -16,7 +16,7 @@ import (
 // goes through the writer.
 func pipeServer(t testing.TB, d *memDevice) (client net.Conn, end func()) {
 	p := &Provider{
-		opts:   Options{Device: d, MaxConnections: 1, HandshakeTimeout: time.Second, stallTimeout: time.Second, closeGrace: time.Second},
+		opts:   Options{Device: d, MaxConnections: 1, HandshakeTimeout: time.Second, stallTimeout: time.Second, minRate: minRate, closeGrace: time.Second},
 		info:   d.info,
 		dev:    d,
 		log:    newLimitedLog(slog.New(slog.DiscardHandler)),

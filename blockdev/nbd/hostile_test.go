@@ -49,7 +49,7 @@ func TestPayloadThatStallsIsCutOff(t *testing.T) {
 	var log logLines
 	d := newMemDevice(t, 16<<20, 512, 64<<20)
 	p := serveTest(t, d, func(o *Options) {
-		o.stallTimeout = 50 * time.Millisecond
+		o.stallTimeout, o.minRate = 50*time.Millisecond, 1<<30
 		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	})
 	c := enter(t, p, true)
@@ -68,7 +68,7 @@ func TestClientThatNeverReadsHurtsNobody(t *testing.T) {
 	var log logLines
 	d := newMemDevice(t, 16<<20, 512, pool)
 	p := serveTest(t, d, func(o *Options) {
-		o.stallTimeout = time.Second
+		o.stallTimeout, o.minRate = time.Second, 1<<30
 		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	})
 	stuck := enter(t, p, true)
@@ -108,6 +108,47 @@ func TestClientThatNeverReadsHurtsNobody(t *testing.T) {
 	}
 	if held := pool - d.free(); held != 0 {
 		t.Errorf("%d bytes of the device's memory are held after the client was cut", held)
+	}
+}
+
+// trickle reads n bytes of replies at a rate in bytes a second.
+func (c *testClient) trickle(n, rate int) error {
+	const pause = 10 * time.Millisecond
+	for step := rate / int(time.Second/pause); n > 0; time.Sleep(pause) {
+		got, err := io.CopyN(io.Discard, c, int64(min(step, n)))
+		n -= int(got)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// What a client asked for is the device's memory until it has read it: it is given
+// time by the amount, and making some progress does not give it more.
+func TestClientThatReadsTooSlowlyIsCutOff(t *testing.T) {
+	const asked, each, rate = 8, 1 << 20, 16 << 20
+	for name, e := range map[string]struct {
+		rate int
+		cut  bool
+	}{
+		"too slow":    {rate / 8, true},
+		"slow enough": {2 * rate, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newMemDevice(t, 16<<20, 512, 64<<20)
+			p := serveTest(t, d, func(o *Options) { o.stallTimeout, o.minRate = 200*time.Millisecond, rate })
+			c := enter(t, p, true)
+			d.set(func() { d.held = true })
+			for range asked {
+				c.send(cmdRead, 0, 0, each, nil)
+			}
+			d.await(func() bool { return d.seen == asked })
+			d.set(func() { d.held = false })
+			if err := c.trickle(asked*(offsetDataSize+each), e.rate); (err != nil) != e.cut {
+				t.Errorf("read the replies: %v", err)
+			}
+		})
 	}
 }
 

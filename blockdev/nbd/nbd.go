@@ -51,6 +51,7 @@ const (
 	copyMax      = 32 << 10  // larger payloads go from the socket to their place
 	inlineMax    = 16 << 10  // reply bytes that Complete sends by itself
 	stallTimeout = 30 * time.Second
+	minRate      = 256 << 10 // bytes a second: slower clients keep the device's memory from others
 	closeGrace   = 3 * time.Second
 	acceptPause  = 100 * time.Millisecond
 )
@@ -66,9 +67,12 @@ type Options struct {
 	MaxConnections   int           // 0 means DefaultMaxConnections
 	HandshakeTimeout time.Duration // 0 means DefaultHandshakeTimeout
 
-	// How long a client may leave a payload or our replies half-way, and how long
-	// Close waits for requests under way. Tests shorten them.
-	stallTimeout, closeGrace time.Duration
+	// How long a client may leave a payload or our replies half-way, and besides at
+	// which rate in bytes a second it has to go on with them; how long Close waits
+	// for requests under way. Tests shorten them.
+	stallTimeout time.Duration
+	minRate      int
+	closeGrace   time.Duration
 }
 
 // Provider is a resource being served. It implements blockdev.Provider.
@@ -125,6 +129,7 @@ func Serve(opts Options) (*Provider, error) {
 	opts.MaxConnections = orDefault(opts.MaxConnections, DefaultMaxConnections)
 	opts.HandshakeTimeout = orDefault(opts.HandshakeTimeout, DefaultHandshakeTimeout)
 	opts.stallTimeout = orDefault(opts.stallTimeout, stallTimeout)
+	opts.minRate = orDefault(opts.minRate, minRate)
 	opts.closeGrace = orDefault(opts.closeGrace, closeGrace)
 
 	p := &Provider{
@@ -149,6 +154,13 @@ func orDefault[T int | time.Duration](v, otherwise T) T {
 		return otherwise
 	}
 	return v
+}
+
+// limitFor is when a client has to be through with n bytes that are the device's
+// memory meanwhile. Progress does not put it off: a byte now and then would hold the
+// memory for ever.
+func (p *Provider) limitFor(n int) time.Time {
+	return time.Now().Add(p.opts.stallTimeout + time.Duration(n)*time.Second/time.Duration(p.opts.minRate))
 }
 
 // Kind is "nbd-server".

@@ -47,9 +47,8 @@ func (c *conn) initReplies() {
 		return true
 	}
 	c.tryWait = func(fd uintptr) bool {
-		before := c.left
 		c.writev(int(fd))
-		return c.left < before || c.werr != unix.EAGAIN
+		return c.left == 0 || c.werr != unix.EAGAIN
 	}
 }
 
@@ -113,15 +112,13 @@ func (c *conn) writer() {
 // drain sends until nothing is left.
 func (c *conn) drain() {
 	for {
-		for c.left > 0 {
-			if err := c.send(); err != nil {
-				if errors.Is(err, os.ErrDeadlineExceeded) {
-					c.p.log.Error("stalled", "a client stopped reading its replies and was disconnected", "client", c.peer.String())
-				}
-				c.cut()
-				c.discard()
-				return
+		if err := c.send(); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				c.p.log.Error("stalled", "a client stopped reading its replies, or reads too slowly, and was disconnected", "client", c.peer.String())
 			}
+			c.cut()
+			c.discard()
+			return
 		}
 		if !c.more() {
 			return
@@ -130,8 +127,11 @@ func (c *conn) drain() {
 	}
 }
 
-// send writes some of what is left, waiting for the socket if need be.
+// send writes what is left, waiting for the socket if need be.
 func (c *conn) send() error {
+	if c.left == 0 {
+		return nil
+	}
 	if c.raw == nil {
 		return c.sendPlain()
 	}
@@ -144,13 +144,13 @@ func (c *conn) send() error {
 	if c.werr != unix.EAGAIN {
 		return c.werr
 	}
-	if err := c.nc.SetWriteDeadline(time.Now().Add(c.p.opts.stallTimeout)); err != nil {
+	if err := c.nc.SetWriteDeadline(c.p.limitFor(c.left)); err != nil {
 		return err
 	}
 	if err := c.raw.Write(c.tryWait); err != nil {
 		return err
 	}
-	if c.left > 0 && c.werr != unix.EAGAIN {
+	if c.left > 0 {
 		return c.werr
 	}
 	return c.nc.SetWriteDeadline(time.Time{})
@@ -158,10 +158,10 @@ func (c *conn) send() error {
 
 // sendPlain is send for a connection that is no socket of the kernel's.
 func (c *conn) sendPlain() error {
+	if err := c.nc.SetWriteDeadline(c.p.limitFor(c.left)); err != nil {
+		return err
+	}
 	for c.left > 0 {
-		if err := c.nc.SetWriteDeadline(time.Now().Add(c.p.opts.stallTimeout)); err != nil {
-			return err
-		}
 		v := c.iov[c.next]
 		n, err := c.nc.Write(unsafe.Slice(v.Base, v.Len))
 		c.advance(n)
