@@ -336,7 +336,7 @@ func (c *conn) dropUnsubmitted() {
 // readPayload fills b from the socket, in bounded time because b is the device's.
 func (c *conn) readPayload(b []byte) error {
 	c.submit()
-	if err := c.nc.SetReadDeadline(time.Now().Add(c.p.opts.stallTimeout)); err != nil {
+	if err := c.nc.SetReadDeadline(c.p.limitFor(len(b))); err != nil {
 		return err
 	}
 	if _, err := io.ReadFull(c.nc, b); err != nil {

@@ -63,6 +63,22 @@ func TestPayloadThatStallsIsCutOff(t *testing.T) {
 	idle.do(cmdFlush, 0, 0, 0, nil, 0)
 }
 
+// A large payload may take longer than a stall.
+func TestPayloadIsGivenTimeByItsLength(t *testing.T) {
+	d := newMemDevice(t, 16<<20, 512, 64<<20)
+	p := serveTest(t, d, func(o *Options) { o.stallTimeout, o.minRate = 50*time.Millisecond, 1<<20 })
+	c := enter(t, p, true)
+	const pieces = 8
+	c.send(cmdWrite, 0, 0, 1<<20, nil)
+	for range pieces {
+		time.Sleep(p.opts.stallTimeout / 2)
+		c.write(pattern(1<<20/pieces, 1))
+	}
+	if r := c.reply(0); r.errno != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestClientThatNeverReadsHurtsNobody(t *testing.T) {
 	const pool = 64 << 20
 	var log logLines
