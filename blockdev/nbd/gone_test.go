@@ -59,6 +59,29 @@ func TestBacklogOfAClientThatHasGoneIsDropped(t *testing.T) {
 	}
 }
 
+// Over TCP the end of a client that was killed stands behind what its socket still
+// has to send: it shows only once that has been read, which is before it is done.
+func TestWriteStuckInTheSocketOfAClientThatHasGone(t *testing.T) {
+	const block, at = 1 << 20, 32 << 20
+	d := newMemDevice(t, 64<<20, 512, block)
+	p := serveTest(t, d, func(o *Options) { useNetwork(o, "tcp") })
+	d.set(func() { d.held = true })
+	other := enter(t, p, false)
+	other.send(cmdWrite, 0, 0, block, pattern(block, 'x'))
+	d.await(func() bool { return d.seen == 1 })
+	old := enter(t, p, false)
+	old.send(cmdWrite, 0, at, block, pattern(block, 'o'))
+	d.awaitPool(func() bool { return d.waiting == 1 })
+	old.Close()
+	d.set(func() { d.held = false })
+	p.awaitConnections(1)
+	d.set(func() {
+		if d.seen != 1 || d.data[at] != 0 {
+			t.Errorf("%d requests reached the device", d.seen)
+		}
+	})
+}
+
 func useNetwork(o *Options, network string) {
 	if o.Network = network; network == "tcp" {
 		o.Address = "127.0.0.1:0"
