@@ -16,6 +16,7 @@ func (r *reader) check(c *Config) {
 	providers := claims{r: r, what: "provider path"}
 	for _, res := range c.Resources {
 		r.checkResource(c, res, &locals, &providers)
+		r.checkBuilt(res)
 	}
 	r.checkGroups(c)
 	r.checkVotes(c)
@@ -209,6 +210,28 @@ func (r *reader) checkResource(c *Config, res *Resource, locals, providers *clai
 			r.wrong(at.with("after-split-brain"), quote(pol.Node)+" is not a node of this resource",
 				fmt.Sprintf("write %q or %q", SplitBrainNode+":"+SplitBrainKind(res.On[0].Node), SplitBrainNode+":"+SplitBrainKind(res.On[1].Node)))
 		}
+	}
+}
+
+// checkBuilt tells of settings that this build reads and does not carry out.
+func (r *reader) checkBuilt(res *Resource) {
+	at := path{"resource", res.Name}
+	if res.TLS {
+		r.wrong(at.with("tls"), "is not in this build, so the resource could not work", "write tls = false; the cluster key proves who the peer is, and encrypts nothing")
+	}
+	if res.Provider == ProviderUblk || res.Provider == ProviderNBD {
+		r.warn(at.with("provider"), quote(string(res.Provider))+" is not in this build: the resource cannot become primary; write "+
+			quoteAll([]ProviderKind{ProviderAuto, ProviderFUSE, ProviderNBDServer}))
+	}
+	const idle = " is not in this build: it has no effect"
+	if res.AfterSplitBrain.Kind != SplitBrainNone {
+		r.warn(at.with("after-split-brain"), quote(res.AfterSplitBrain.String())+idle+`, and a split-brain waits for "hastctl recover"`)
+	}
+	if res.Sync.VerifyAfterSync != VerifyNone {
+		r.warn(at.with("sync", "verify-after-sync"), quote(string(res.Sync.VerifyAfterSync))+idle)
+	}
+	if !res.Sync.VerifySchedule.IsZero() {
+		r.warn(at.with("sync", "verify-schedule"), quote(res.Sync.VerifySchedule.String())+idle)
 	}
 }
 

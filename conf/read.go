@@ -16,6 +16,8 @@ const (
 	maxDelay   = 24 * time.Hour
 )
 
+const hastdGrace = 20 * time.Second // default of [vipd] hastd-grace
+
 // config reads the whole file.
 func (r *reader) config(t *table) *Config {
 	c := &Config{File: r.file}
@@ -25,7 +27,7 @@ func (r *reader) config(t *table) *Config {
 	})
 	c.Vipd = readVipd(t.table("vipd"), Vipd{
 		Control: "/run/hast/vipd.sock", State: "/var/lib/hast", HTTP: "127.0.0.1:9458",
-		HastdTimeout: 5 * time.Second, HastdGrace: 20 * time.Second,
+		HastdTimeout: 5 * time.Second, HastdGrace: hastdGrace,
 	})
 	for _, n := range t.named("node", "node") {
 		c.Nodes = append(c.Nodes, readNode(n, c.Hastd, c.Vipd))
@@ -97,6 +99,9 @@ func readVipd(t *table, base Vipd) Vipd {
 		HTTP:         t.hostPort("http", base.HTTP),
 		HastdTimeout: t.duration("hastd-timeout", base.HastdTimeout, minTimeout, maxTimeout),
 		HastdGrace:   t.duration("hastd-grace", base.HastdGrace, minTimeout, maxTimeout),
+	}
+	if t.has("hastd-grace") && v.HastdGrace != hastdGrace {
+		t.r.warn(t.at.with("hastd-grace"), quote(FormatDuration(v.HastdGrace))+" has no effect: no provider of this build holds requests until hastd is back")
 	}
 	t.done()
 	return v

@@ -118,8 +118,10 @@ func TestWarnings(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, "warnings", c.Warnings, []string{
+		`w.toml:14: node.a.vipd.hastd-grace: "1m" has no effect: no provider of this build holds requests until hastd is back`,
 		`w.toml:24: resource.r.on.a.provider-path: whoever reaches "0.0.0.0:10809" can read and write the device: NBD asks for no key`,
 		`w.toml:4: cluster.insecure: has no effect, because key-file is set`,
+		`w.toml:28: resource.r.sync.verify-schedule: "0 3 * * sun" is not in this build: it has no effect`,
 	})
 	c, err = Parse("w.toml", []byte("cluster = { name = 'c', key-file = '/k' }\nnode.a = { id = 0, address = ['::1'] }"))
 	if err != nil {

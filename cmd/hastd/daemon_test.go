@@ -388,6 +388,27 @@ func TestReloadTellsWhatItDid(t *testing.T) {
 	}
 }
 
+// A setting that nothing carries out is told of at the start and at each reload, and no
+// restart is said to help.
+func TestSettingsThatDoNothingAreTold(t *testing.T) {
+	const idle = " is not in this build: it has no effect"
+	n := newNode(t, oneResource+"after-split-brain = \"discard-older\"\n")
+	n.start()
+	if !strings.Contains(n.log.String(), "resource.data.after-split-brain: ") || !strings.Contains(n.log.String(), idle) {
+		t.Errorf("the start does not tell:\n%s", n.log)
+	}
+	n.configure("127.0.0.1", oneResource+"sync.verify-after-sync = \"all\"\n")
+	r, err := n.client.Reload(t.Context())
+	if err != nil || len(r.Restart) != 0 {
+		t.Errorf("reload: %+v, %v", r, err)
+	}
+	for end := time.Now().Add(10 * time.Second); !strings.Contains(n.log.String(), "verify-after-sync: "); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the reload does not tell:\n%s", n.log)
+		}
+	}
+}
+
 // What the process took from the file, and from files it names, when it began.
 func TestReloadTellsWhatTheProcessBeganWith(t *testing.T) {
 	n := newNode(t, oneResource)

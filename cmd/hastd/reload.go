@@ -31,11 +31,8 @@ var settings = []setting{
 	{"provider", false, func(r *conf.Resource) any { return r.Provider }},
 	{"checksum", false, func(r *conf.Resource) any { return r.Checksum }},
 	{"compression", false, func(r *conf.Resource) any { return r.Compression }},
-	{"tls", false, func(r *conf.Resource) any { return r.TLS }},
 	{"timeout", false, func(r *conf.Resource) any { return r.Timeout }},
 	{"disk-timeout", false, func(r *conf.Resource) any { return r.DiskTimeout }},
-	{"after-split-brain", false, func(r *conf.Resource) any { return r.AfterSplitBrain }},
-	{"sync.verify-after-sync", false, func(r *conf.Resource) any { return r.Sync.VerifyAfterSync }},
 }
 
 // Reload reads the configuration again and applies what can change live. A

@@ -113,9 +113,6 @@ func (m *unitMaker) runnerOptions(r *conf.Resource) (runner.Options, error) {
 	if err != nil {
 		return runner.Options{}, err
 	}
-	if r.TLS {
-		return runner.Options{}, fmt.Errorf("resource %s: tls is not in this build: set tls = false", r.Name)
-	}
 	return runner.Options{
 		Resource: r.Name, Node: m.node.Name, Peer: peer.Name,
 		NodeID: metadata.NodeID(m.node.ID), PeerID: metadata.NodeID(peer.ID),
