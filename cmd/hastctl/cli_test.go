@@ -55,15 +55,27 @@ var troubles = []trouble{
 
 	{"daemon frozen", func(t *testing.T) []string {
 		c := newCluster(t, "data", "/nowhere/disk")
-		p := c.start().Process
-		if err := p.Signal(unix.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Waitid(unix.P_PID, p.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
-			t.Fatal(err)
-		}
+		freeze(t, c.start().Process)
 		return append(c.args("status"), "--timeout", "100ms")
 	}, 75, `did not answer within 100ms`, `hangs`},
+
+	{"daemon frozen, events", func(t *testing.T) []string {
+		c := newCluster(t, "data", "/nowhere/disk")
+		freeze(t, c.start().Process)
+		return append(c.args("events"), "--timeout", "100ms")
+	}, 75, `hastd behind .*hastd\.sock did not answer within 100ms`, `hangs`},
+
+	{"wrong name, events", func(t *testing.T) []string {
+		c := newCluster(t, "data", "/nowhere/disk")
+		c.start()
+		return c.args("events", "date")
+	}, 64, `resource "date" is not configured on node alpha`, `hastctl list`},
+
+	{"wrong name, events of one daemon", func(t *testing.T) []string {
+		c := newCluster(t, "data", "/nowhere/disk")
+		c.start()
+		return []string{"--control", c.path("run/hastd.sock"), "events", "date"}
+	}, 64, `resource "date" is not configured on node alpha`, `hastctl list`},
 
 	{"wrong name, daemon", func(t *testing.T) []string {
 		c := newCluster(t, "data", "/nowhere/disk")
@@ -302,6 +314,17 @@ func TestTroubleIsToldInOneLineWithAHint(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// freeze stops a process until the test ends it.
+func freeze(t *testing.T, p *os.Process) {
+	t.Helper()
+	if err := p.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Waitid(unix.P_PID, p.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -17,7 +18,8 @@ func (a *app) eventsCommand() *cobra.Command {
 		Long: `events prints each event of this node's resources and groups as it happens, until
 it is interrupted: changes of role, connection, disk and status, synchronisation,
 suspension, split-brain; elections, states of groups, faults. It follows hastd and
-vipd; one of the two may be absent. With --json each line is one object.`,
+vipd; one of the two may be absent. With NAME it follows one resource or group, part of
+a group (GROUP/KIND/NAME), or the node itself. With --json each line is one object.`,
 		Args: cobra.MaximumNArgs(1), ValidArgsFunction: once(a.completeNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			hastd, err := a.client()
@@ -25,12 +27,17 @@ vipd; one of the two may be absent. With --json each line is one object.`,
 				return err
 			}
 			sources := []*api.Client{hastd}
+			vipd := api.GroupClient{Client: hastd}
 			if a.control == "" {
-				vipd, err := a.groupClient(cmd)
-				if err != nil {
+				if vipd, err = a.groupClient(cmd); err != nil {
 					return err
 				}
 				sources = append(sources, vipd.Client)
+			}
+			if len(args) == 1 && args[0] != all {
+				if err := toFollow(cmd.Context(), hastd, vipd, args[0]); err != nil {
+					return err
+				}
 			}
 			return follow(cmd.Context(), sources, func(ev api.Event) error {
 				if len(args) == 1 && args[0] != all && ev.Name != args[0] && ev.Kind != api.KindDropped {
@@ -40,6 +47,35 @@ vipd; one of the two may be absent. With --json each line is one object.`,
 			})
 		},
 	}
+}
+
+// toFollow sees that something on this node has the name: there would be nothing to wait
+// for. A daemon that is absent is left out, as follow leaves it out.
+func toFollow(ctx context.Context, hastd *api.Client, vipd api.GroupClient, name string) error {
+	_, unknown := hastd.Resource(ctx, name)
+	if unknown == nil {
+		return nil
+	}
+	if code := exit.CodeOf(unknown); code != exit.Usage && code != exit.Unreachable {
+		return unknown
+	}
+	st, err := vipd.Groups(ctx)
+	switch code := exit.CodeOf(err); {
+	case code == exit.Unreachable || code == exit.Usage: // only hastd can tell
+		return unknown
+	case err != nil:
+		return err
+	}
+	if name == st.Node {
+		return nil
+	}
+	for _, g := range st.Groups {
+		if g.Name == name || slices.ContainsFunc(g.Parts, func(p api.Part) bool { return p.Name == name }) {
+			return nil
+		}
+	}
+	return exit.New(exit.Usage, "hastctl list and hastctl group status show what there is",
+		"no resource, group or part of a group on node %s is named %q", st.Node, name)
 }
 
 // follow hands on the events of several daemons, one at a time. Who is absent at

@@ -141,3 +141,27 @@ C  group1          address              ip1                  rum
 		t.Errorf("the tables are\n%swant\n%s", b.String(), want)
 	}
 }
+
+// What vipd alone knows can be followed, too.
+func TestEventsOfANameThatVipdKnows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		json.NewEncoder(w).Encode(api.Groups{Node: "alpha", Groups: []api.Group{{Name: "web", Parts: []api.Part{{Name: "web/service/app"}}}}})
+	})}
+	go s.Serve(l)
+	t.Cleanup(func() { s.Close() })
+	absent := api.NewClient(filepath.Join(t.TempDir(), "nobody"), time.Second)
+	vipd := api.NewGroupClient(path, time.Second)
+	for name, want := range map[string]exit.Code{"web": 0, "web/service/app": 0, "alpha": 0, "wen": exit.Usage} {
+		if err := toFollow(t.Context(), absent, vipd, name); exit.CodeOf(err) != want {
+			t.Errorf("%s: %v, want code %d", name, err, want)
+		}
+	}
+	if err := toFollow(t.Context(), absent, api.GroupClient{Client: absent}, "web"); exit.CodeOf(err) != exit.Unreachable {
+		t.Errorf("nobody there: %v", err)
+	}
+}

@@ -34,7 +34,8 @@ type Client struct {
 	http    *http.Client
 }
 
-// NewClient makes a client of hastd; timeout bounds every command but Events.
+// NewClient makes a client of hastd; timeout bounds every command, and of Events the
+// time until the daemon begins to answer.
 func NewClient(socket string, timeout time.Duration) *Client {
 	return newClient("hastd", socket, timeout)
 }
@@ -89,7 +90,16 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 // (that error), or the daemon goes away. started, if not nil, is called once the
 // subscription stands.
 func (c *Client) Events(ctx context.Context, started func(), each func(Event) error) error {
-	resp, err := c.do(ctx, "GET", "/v1/events", nil)
+	ask, cancel := context.WithCancel(ctx)
+	defer cancel()
+	late := time.AfterFunc(c.timeout+grace, cancel)
+	resp, err := c.do(ask, "GET", "/v1/events", nil)
+	if !late.Stop() && ctx.Err() == nil {
+		if err == nil {
+			resp.Body.Close()
+		}
+		return c.unreachable(context.DeadlineExceeded)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil

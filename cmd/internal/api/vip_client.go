@@ -9,7 +9,7 @@ import (
 // GroupClient talks to vipd. Its methods return *exit.Error.
 type GroupClient struct{ *Client }
 
-// NewGroupClient makes a client of vipd; timeout bounds every command but Events.
+// NewGroupClient makes a client of vipd; timeout is as in NewClient.
 func NewGroupClient(socket string, timeout time.Duration) GroupClient {
 	return GroupClient{newClient("vipd", socket, timeout)}
 }
