@@ -133,7 +133,7 @@ func notes(r api.Resource) []string {
 		n = append(n, progress(r.Sync))
 	}
 	if r.IO.Suspended {
-		n = append(n, fmt.Sprintf("requests are held back: %s", r.IO.Reason))
+		n = append(n, "requests are held back: "+held(r))
 	}
 	if r.Reason != "" {
 		n = append(n, r.Reason)
@@ -143,20 +143,19 @@ func notes(r api.Resource) []string {
 
 const barWidth = 24
 
-// progress shows a synchronisation: bar, share, what is left, how fast, how long.
+// progress shows a synchronisation: bar, share, what is left, how fast, how long. Only
+// the primary counts what is done; elsewhere there is no share to show.
 func progress(s api.Sync) string {
-	total := s.BytesDone + s.BytesLeft
-	share := 1.0
-	if total > 0 {
-		share = float64(s.BytesDone) / float64(total)
+	line := "sync " + s.Direction
+	switch {
+	case s.BytesDone > 0:
+		line += " " + share(s.BytesDone, s.BytesLeft) + ", " + human.Bytes(s.BytesLeft) + " left"
+	case s.State == "running":
+		line += " in progress"
 	}
-	full := int(share * barWidth)
-	// 100% only when nothing is left, whatever rounding says.
-	percent := int(share * 100)
-	if s.BytesLeft > 0 {
-		percent = min(percent, 99)
+	if s.BytesDone == 0 && s.BytesLeft > 0 {
+		line += ", " + human.Bytes(s.BytesLeft) + " left"
 	}
-	line := fmt.Sprintf("sync %s [%s%s] %d%%, %s left", s.Direction, strings.Repeat("#", full), strings.Repeat(".", barWidth-full), percent, human.Bytes(s.BytesLeft))
 	if s.State != "running" {
 		return line + ", " + s.State
 	}
@@ -167,6 +166,32 @@ func progress(s api.Sync) string {
 		line += ", done in " + human.Seconds(s.ETASeconds)
 	}
 	return line
+}
+
+// share is a bar and a percentage: 100% only when nothing is left, whatever rounding
+// says.
+func share(done, left int64) string {
+	part := float64(done) / float64(done+left)
+	full := int(part * barWidth)
+	percent := int(part * 100)
+	if left > 0 {
+		percent = min(percent, 99)
+	}
+	return fmt.Sprintf("[%s%s] %d%%", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), percent)
+}
+
+// held says why requests are held back, and what a person can do about it. Votes that
+// are missing come back, or are counted anew, by themselves.
+func held(r api.Resource) string {
+	switch resume := "hastctl resume "; {
+	case r.IO.Reason == "operator":
+		return r.IO.Reason + "; " + resume + r.Name + " goes on"
+	case r.IO.Reason == "peer-lost" && r.Disk == "uptodate":
+		return r.IO.Reason + "; " + resume + r.Name + " goes on alone"
+	case r.IO.Reason == "peer-lost", r.IO.Reason == "both-failed", r.IO.Reason == "peer-primary":
+		return r.IO.Reason + "; " + resume + "--error " + r.Name + " ends them with errors"
+	}
+	return r.IO.Reason
 }
 
 // table aligns rows in columns.
@@ -228,6 +253,6 @@ func printResource(w io.Writer, r api.Resource) {
 		line("sync", "%s", strings.TrimPrefix(progress(r.Sync), "sync "))
 	}
 	if r.IO.Suspended {
-		line("requests", "held back: %s", r.IO.Reason)
+		line("requests", "held back: %s", held(r))
 	}
 }

@@ -19,7 +19,7 @@ func TestStatusForPeople(t *testing.T) {
 data  primary    complete  connected   uptodate      bravo secondary  uptodate   0 B    /dev/hast/data
 logs  secondary  syncing   connected   inconsistent  bravo primary    uptodate   3 MiB  -
   sync from-peer [######..................] 25%, 3 MiB left, 1 MiB/s, done in 3s
-  requests are held back: operator
+  requests are held back: operator; hastctl resume logs goes on
   being filled
 `
 	var plainText, coloured strings.Builder
@@ -39,7 +39,40 @@ func TestProgressIsNotDoneBeforeItIs(t *testing.T) {
 	if p := progress(api.Sync{State: "running", Direction: "to-peer", BytesDone: 1 << 60, BytesLeft: 1, ETASeconds: -1}); !strings.Contains(p, " 99%") {
 		t.Error(p)
 	}
-	if p := progress(api.Sync{State: "paused", Direction: "to-peer"}); !strings.Contains(p, " 100%") || !strings.HasSuffix(p, "paused") {
+	if p := progress(api.Sync{State: "paused", Direction: "to-peer", BytesDone: 1, ETASeconds: -1}); !strings.Contains(p, " 100%") || !strings.HasSuffix(p, "paused") {
 		t.Error(p)
+	}
+}
+
+// The secondary does not count what is done, and shows no share of it.
+func TestProgressOfWhatIsNotCounted(t *testing.T) {
+	for want, s := range map[string]api.Sync{
+		"sync from-peer in progress":             {State: "running", Direction: "from-peer", ETASeconds: -1},
+		"sync from-peer in progress, 3 MiB left": {State: "running", Direction: "from-peer", BytesLeft: 3 << 20, ETASeconds: -1},
+		"sync from-peer, paused":                 {State: "paused", Direction: "from-peer", ETASeconds: -1},
+	} {
+		if got := progress(s); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// What helps is what the order is not refused for.
+func TestHeldRequestsComeWithAdvice(t *testing.T) {
+	for _, c := range []struct{ reason, disk, want string }{
+		{"operator", "uptodate", "operator; hastctl resume data goes on"},
+		{"peer-lost", "uptodate", "peer-lost; hastctl resume data goes on alone"},
+		{"peer-lost", "inconsistent", "peer-lost; hastctl resume --error data ends them with errors"},
+		{"both-failed", "failed", "both-failed; hastctl resume --error data ends them with errors"},
+		{"peer-primary", "uptodate", "peer-primary; hastctl resume --error data ends them with errors"},
+		{"no-lease", "uptodate", "no-lease"},
+		{"reconfiguration", "uptodate", "reconfiguration"},
+	} {
+		r := api.Resource{Name: "data", Disk: c.disk, IO: api.IO{Suspended: true, Reason: c.reason}}
+		var list strings.Builder
+		printResource(&list, r)
+		if n := notes(r); len(n) != 1 || n[0] != "requests are held back: "+c.want || !strings.Contains(list.String(), "held back: "+c.want+"\n") {
+			t.Errorf("%s, disk %s: %q and\n%s", c.reason, c.disk, n, list.String())
+		}
 	}
 }
