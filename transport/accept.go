@@ -45,6 +45,7 @@ func (l *Listener) handshake(x *stranger) (keep bool, err error) {
 		return false, errNoHello
 	}
 	x.spoke.Store(true)
+	defer func() { l.tell(x, theirs, err) }()
 	no := func(r *Refused) (bool, error) { sendRefusal(x.conn, r); return false, r }
 	if theirs.Cluster != l.o.Cluster {
 		o := Options{Cluster: l.o.Cluster, Node: l.o.Node}
@@ -67,6 +68,18 @@ func (l *Listener) handshake(x *stranger) (keep bool, err error) {
 		return l.control(x, ep, theirs, raw)
 	}
 	return l.data(x, ep, theirs, raw)
+}
+
+// tell has the endpoint that a peer wanted know why it got no session. A data connection
+// has nothing to add to its control connection.
+func (l *Listener) tell(x *stranger, theirs *hello, err error) {
+	var no *Refused
+	if theirs.Kind != kindControl || !errors.As(err, &no) {
+		return
+	}
+	if ep, err := l.o.Lookup(theirs.Resource, theirs.From); err == nil && ep != nil && ep.Refused != nil {
+		ep.Refused(x.host, no)
+	}
 }
 
 // control authenticates a control connection and waits for its data connection.

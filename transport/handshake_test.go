@@ -54,6 +54,13 @@ func TestHandshakeRefusals(t *testing.T) {
 			c.change(&a, &b, &pair{ep: new(Endpoint)})
 			p := newPair(t, a, b)
 			c.change(new(Options), new(Options), p)
+			told := make(chan *Refused, 1)
+			p.ep.Refused = func(_ string, no *Refused) {
+				select {
+				case told <- no:
+				default:
+				}
+			}
 			err := dialOnce(t, p.d)
 			var no *Refused
 			if !errors.As(err, &no) || no.Code != c.code || no.Remote != c.remote || !strings.Contains(no.Reason, c.words) {
@@ -61,6 +68,17 @@ func TestHandshakeRefusals(t *testing.T) {
 			}
 			if len(p.got) != 0 {
 				t.Error("the listener made a session")
+			}
+			if c.code == CodeResource { // nobody's
+				return
+			}
+			select {
+			case no = <-told:
+				if no.Code != c.code || no.Remote || !strings.Contains(no.Reason, c.words) {
+					t.Errorf("the endpoint is told %+v", no)
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("the endpoint is told nothing")
 			}
 		})
 	}

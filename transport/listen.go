@@ -37,6 +37,10 @@ type Endpoint struct {
 	// the session (Serve or Close). An older session of the endpoint may still
 	// stand, when the peer noticed a loss first: the owner closes that one.
 	Session func(*Session)
+	// Refused, if not nil, hears of each session that came to nothing because a side
+	// refused it: no names the side, from is the host. Whoever asked may have proved
+	// nothing: show it, do not act on it. It must not block.
+	Refused func(from string, no *Refused)
 
 	once sync.Once
 	err  error

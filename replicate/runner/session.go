@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"hastd/metadata"
 	"hastd/replicate"
@@ -26,7 +27,19 @@ type link struct {
 	current *peerSession
 	next    *transport.Session // came while the older one was not down yet
 	told    string             // differences of the configuration last logged
+	refusal refusal            // of the peer, by or on this node
 }
+
+// refusal is why the node that listens got no session. The one that dials has it from
+// its dialer.
+type refusal struct {
+	text string
+	at   time.Time
+}
+
+// refusalKept is how long a refusal is shown without another: several times as long as a
+// dialer waits between two attempts.
+const refusalKept = 30 * time.Second
 
 // newLink prepares the way to the peer; nothing is tried before enable.
 func newLink(r *Resource) (*link, error) {
@@ -38,7 +51,7 @@ func newLink(r *Resource) (*link, error) {
 	o.SharedHash = r.opts.Shared
 	o.Role = func() string { return metadata.Role(r.role.Load()).String() }
 	if len(r.opts.Paths) == 0 {
-		l.endpoint = &transport.Endpoint{Options: o, Ready: l.ready, Session: l.arrived}
+		l.endpoint = &transport.Endpoint{Options: o, Ready: l.ready, Session: l.arrived, Refused: l.refused}
 		return l, nil
 	}
 	d, err := transport.NewDialer(transport.DialerOptions{Options: o, Paths: r.opts.Paths, Unreached: l.unreached})
@@ -79,11 +92,33 @@ func (l *link) settled() {
 // ready is asked by the listener before a session is made.
 func (l *link) ready() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.enabled || l.closed {
-		return errors.New("this node does not take part now: the resource is " + metadata.Role(l.r.role.Load()).String() + " or was disconnected")
+	takesPart := l.enabled && !l.closed
+	l.mu.Unlock()
+	if takesPart {
+		return nil
 	}
-	return nil
+	return errors.New(l.r.apart())
+}
+
+// refused notes why the peer got no session. That this node takes no part its status
+// says anyway.
+func (l *link) refused(from string, no *transport.Refused) {
+	if no.Code == transport.CodeNotReady {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refusal = refusal{"a connection from " + from + " was " + no.Error(), time.Now()}
+}
+
+// lastRefusal is "" if there is none to speak of.
+func (l *link) lastRefusal() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Since(l.refusal.at) > refusalKept {
+		return ""
+	}
+	return l.refusal.text
 }
 
 // arrived takes a new session. The older one, if it still stands, goes first.
@@ -92,7 +127,7 @@ func (l *link) arrived(s *transport.Session) {
 	switch {
 	case !l.enabled || l.closed:
 		l.mu.Unlock()
-		s.Close("this node does not take part now")
+		s.Close(l.r.opts.Node + " does not take part now")
 	case l.current != nil:
 		older := l.next
 		l.next = s
@@ -111,6 +146,7 @@ func (l *link) arrived(s *transport.Session) {
 // begin serves a session. Called with the lock.
 func (l *link) begin(s *transport.Session) {
 	l.last++
+	l.refusal = refusal{}
 	p := &peerSession{link: l, r: l.r, s: s, id: l.last, over: make(chan struct{})}
 	l.current = p
 	l.wg.Go(p.serve)
@@ -125,7 +161,7 @@ func (l *link) ended(p *peerSession) {
 	switch {
 	case next == nil:
 	case !l.enabled || l.closed:
-		defer next.Close("this node does not take part now")
+		defer next.Close(l.r.opts.Node + " does not take part now")
 	default:
 		l.begin(next)
 	}

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
+	"hastd/metadata"
 	"hastd/replicate"
 	"hastd/transport"
 )
@@ -154,4 +156,52 @@ func TestSessionWaitsForMemoryNoLongerThanItLives(t *testing.T) {
 			t.Fatal("memory did not come back")
 		}
 	}
+}
+
+// The node that listens says why its peer is refused, until that is over.
+func TestStatusTellsWhyThePeerIsRefused(t *testing.T) {
+	a, b := realPair(t, 8<<20, nil)
+	refuse := func(host string, no *transport.Refused) { b.Endpoint().Refused(host, no) }
+	reason := func() string {
+		s, err := b.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Reason
+	}
+	different := &transport.Refused{Code: transport.CodeKey, Reason: "the keys differ"}
+	if refuse("10.0.0.1", different); reason() != "" {
+		t.Errorf("connected, it says %q", reason())
+	}
+	a.order(t, replicate.Command{Kind: replicate.CmdDisconnect})
+	b.until(t, func(s *Snapshot) bool { return s.Connection == "connecting" })
+	refuse("10.0.0.1", different)
+	if want := "alpha is not connected: a connection from 10.0.0.1 was refused: the keys differ"; reason() != want {
+		t.Errorf("%q, want %q", reason(), want)
+	}
+	b.link.mu.Lock()
+	b.link.refusal.at = b.link.refusal.at.Add(-2 * refusalKept)
+	b.link.mu.Unlock()
+	if strings.Contains(reason(), "the keys differ") {
+		t.Errorf("it is not forgotten: %q", reason())
+	}
+	refuse("10.0.0.1", different)
+	a.order(t, replicate.Command{Kind: replicate.CmdConnect})
+	b.until(t, func(s *Snapshot) bool { return s.Status.Status == "complete" })
+	if why := b.link.lastRefusal(); why != "" {
+		t.Errorf("a session began, and there is still %q", why)
+	}
+}
+
+// The refused node reads which node takes no part, why, and what to do there.
+func TestRefusalSaysWhyThisNodeTakesNoPart(t *testing.T) {
+	a, b := realPair(t, 8<<20, nil)
+	tells := func(want string) {
+		t.Helper()
+		a.until(t, func(s *Snapshot) bool { return strings.Contains(s.Reason, want) })
+	}
+	b.order(t, replicate.Command{Kind: replicate.CmdDisconnect})
+	tells("refused by the peer: bravo was disconnected by an administrator; hastctl connect data there ends it")
+	b.order(t, replicate.Command{Kind: replicate.CmdRole, Role: metadata.Init})
+	tells("refused by the peer: data is init on bravo")
 }

@@ -66,7 +66,30 @@ func (r *Resource) snapshot() *Snapshot {
 		h := r.session.s.Hello()
 		s.PeerAddress, s.PeerPath, s.RoundTrip = h.Remote, h.Path, r.session.s.RoundTrip()
 	}
+	if why := r.link.lastRefusal(); why != "" && s.Connection == "connecting" && s.Role != metadata.Init && s.Disk != "failed" {
+		s.Reason = r.opts.Peer + " is not connected: " + why
+	}
 	return s
+}
+
+// apart says to the peer's administrator why no session is made with this node.
+func (r *Resource) apart() string {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	what := r.opts.Resource + " on " + r.opts.Node
+	c := make(chan replicate.Status, 1)
+	if r.onOwner(ctx, func() { c <- r.machine.Status(r.now()) }) != nil {
+		return what + " does not answer"
+	}
+	switch st := <-c; {
+	case st.Role == metadata.Init:
+		return r.opts.Resource + " is init on " + r.opts.Node
+	case st.Marks.Has(metadata.AdminDisconnected):
+		return r.opts.Node + " was disconnected by an administrator; hastctl connect " + r.opts.Resource + " there ends it"
+	case st.Disk == "failed":
+		return "the disk of " + what + " failed"
+	}
+	return what + " does not take part now"
 }
 
 // localSpeaks says whether the local replica alone can tell what the device
