@@ -532,6 +532,8 @@ type lateProvider struct {
 	closed chan bool
 }
 
+func (p *lateProvider) Users() ([]string, error) { return nil, nil }
+
 func (p *lateProvider) Path() string { return "late" }
 func (p *lateProvider) Close(bool) error {
 	p.closed <- true

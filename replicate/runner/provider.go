@@ -91,6 +91,9 @@ func usable(path string) bool {
 func (r *Resource) stopProvider(p blockdev.Provider, op replicate.OpID, force bool) {
 	ev := replicate.Event{Kind: replicate.EvProviderDown, Op: op}
 	if p != nil {
+		if force {
+			r.tellCut(p)
+		}
 		err := p.Close(force)
 		if err != nil && !force {
 			// In use, or it cannot tell: it goes on serving.
@@ -104,4 +107,15 @@ func (r *Resource) stopProvider(p blockdev.Provider, op replicate.OpID, force bo
 	}
 	r.export.Store(nil)
 	r.box.post(item{ev: ev})
+}
+
+// tellCut logs whose requests end in errors, before they do.
+func (r *Resource) tellCut(p blockdev.Provider) {
+	users, err := p.Users()
+	if err != nil {
+		users = []string{"unknown: " + err.Error()}
+	}
+	if len(users) > 0 {
+		r.opts.Log.Warn("the device is taken away from those who use it: their requests end in errors", "path", p.Path(), "users", strings.Join(users, ", "))
+	}
 }

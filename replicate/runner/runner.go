@@ -250,6 +250,7 @@ func (r *Resource) shutDown(ctx context.Context) error {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 	defer cancel()
 	if e := r.onOwner(grace, func() { provider = r.provider; r.provider = nil }); e == nil && provider != nil {
+		r.tellCut(provider)
 		if cerr := provider.Close(true); err == nil && cerr != nil {
 			err = cerr
 		}
