@@ -95,7 +95,15 @@ var troubles = []trouble{
 		c := newCluster(t, "data", "/nowhere/disk")
 		c.start()
 		return c.args("role", "secondary", "data")
-	}, 74, `data.*/nowhere/disk`, `.`},
+	}, 74, `data.*/nowhere/disk`, `mend that, .* hastctl create data first`},
+
+	{"component without metadata, daemon", func(t *testing.T) []string {
+		disk := t.TempDir() + "/disk"
+		makeFile(t, disk, 16<<20)
+		c := newCluster(t, "data", disk)
+		c.start()
+		return c.args("role", "secondary", "data")
+	}, 74, `disk holds no HAST metadata`, `mend that, .* hastctl create data first`},
 
 	{"busy file", func(t *testing.T) []string {
 		c := newCluster(t, "data", "")
@@ -157,6 +165,10 @@ var troubles = []trouble{
 		c := newCluster(t)
 		return newCluster(t, "data", c.path("disk")).args("create", "data")
 	}, 73, `data on node alpha: .*/disk does not exist`, `hastctl create data --size 1GiB`},
+
+	{"missing folder, without a size", func(t *testing.T) []string {
+		return newCluster(t, "data", "/nowhere/disk").args("create", "data")
+	}, 73, `/nowhere/disk does not exist`, `mkdir -p /nowhere; then hastctl create data --size 1GiB`},
 
 	{"missing file, dump", func(t *testing.T) []string {
 		c := newCluster(t)

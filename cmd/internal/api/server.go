@@ -152,7 +152,11 @@ func (s *server) explain(name string, r *replicate.Refusal) error {
 	if e.Text = strings.TrimPrefix(e.Text, "resource "+name+": "); !strings.HasPrefix(e.Text, "resource ") {
 		e.Text = fmt.Sprintf("resource %s on node %s: %s", name, s.b.Node(), e.Text)
 	}
-	if e.Hint == "" {
+	switch {
+	case e.Hint != "":
+	case e.Code == replicate.RefusedIO: // the text names what is wrong with the component
+		e.Hint = "mend that, then order it again; a component that is new needs hastctl create " + name + " first"
+	default:
 		e.Hint = "hastctl status " + name + " and the daemon's log tell more"
 	}
 	return &e

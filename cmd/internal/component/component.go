@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -132,7 +133,15 @@ func missingHint(p *Place, path string) string {
 	if path != p.Local {
 		return fmt.Sprintf("hastctl create %s makes it", p.Resource)
 	}
+	if dir := filepath.Dir(path); !exists(dir) {
+		return fmt.Sprintf("make its folder first: mkdir -p %s; then hastctl create %s --size 1GiB makes a file for a device of that size", dir, p.Resource)
+	}
 	return fmt.Sprintf("hastctl create %s --size 1GiB makes a file for a device of that size", p.Resource)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 func inDev(path string) bool {
