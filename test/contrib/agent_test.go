@@ -88,7 +88,10 @@ func TestAgentExitCodes(t *testing.T) {
 		{"monitor bad configuration", "monitor", []string{"status", fails(78)}, nil, arguments, "it failed with 78"},
 		{"monitor nonsense", "monitor", []string{"status", "echo '{}'"}, nil, generic, "not understood"},
 
-		{"start", "start", []string{"status", uptodate.shows()}, nil, success, ""},
+		{"start", "start", []string{"status", init.shows()}, nil, success, ""},
+		{"start what is primary", "start", []string{"status", primary.shows(), "role-secondary", fails(70)}, nil, success, ""},
+		{"start what is secondary", "start", []string{"status", uptodate.shows(), "role-secondary", fails(70)}, nil, success, ""},
+		{"start what failed", "start", []string{"status", bothFailed.shows(), "role-secondary", fails(75)}, []string{"OCF_RESKEY_CRM_meta_timeout", "3000"}, generic, "it failed with 75"},
 		{"start refused", "start", []string{"role-secondary", fails(77)}, nil, generic, "it failed with 77; mend 77"},
 		{"start unknown", "start", []string{"role-secondary", fails(64)}, nil, arguments, "it failed with 64"},
 		{"start bad configuration", "start", []string{"role-secondary", fails(78)}, nil, arguments, "it failed with 78"},
@@ -127,6 +130,8 @@ func TestAgentExitCodes(t *testing.T) {
 		{"validate without hastd", "validate-all", []string{"status", fails(69)}, nil, success, ""},
 		{"validate unknown", "validate-all", []string{"status", unknown}, nil, arguments, "has no resource data"},
 		{"validate a bad configuration", "validate-all", []string{"check", fails(78)}, nil, arguments, "it failed with 78"},
+		{"validate tells the mistake", "validate-all", []string{"check", "echo 'warning: w'; echo '/x:1: a: wrong; mend it'; echo '/x:2: b: wrong'; " + fails(78)}, nil, arguments,
+			"validate-all: it failed with 78: /x:1: a: wrong; mend it; mend 78\n"},
 		{"validate with a socket", "validate-all", []string{"check", fails(78), "status", uptodate.shows()}, []string{"OCF_RESKEY_control", "/sock"}, success, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -164,6 +169,7 @@ func TestAgentPassesParameters(t *testing.T) {
 // stop demotes first.
 func TestAgentRetries(t *testing.T) {
 	primary := uptodate.with(func(s *state) { s.role = "primary" })
+	init := uptodate.with(func(s *state) { s.role, s.status, s.disk = "init", "init", "diskless" })
 	twice := func(code int) string {
 		return `n=$(cat "$here/n" 2>/dev/null || echo 0); echo $((n + 1)) >"$here/n"; [ "$n" -ge 2 ] || { ` + fails(code) + `; }`
 	}
@@ -171,8 +177,8 @@ func TestAgentRetries(t *testing.T) {
 		action, command, status, order string
 		code                           int
 	}{
-		{"start", "role-secondary", uptodate.shows(), "role secondary", 75},
-		{"start", "role-secondary", uptodate.shows(), "role secondary", 69},
+		{"start", "role-secondary", init.shows(), "role secondary", 75},
+		{"start", "role-secondary", init.shows(), "role secondary", 69},
 		{"promote", "role-primary", uptodate.shows(), "role primary", 75},
 		{"demote", "role-secondary", primary.shows(), "role secondary", 75},
 		{"stop", "role-secondary", primary.shows(), "role secondary role init", 75},
