@@ -122,6 +122,7 @@ type Machine struct {
 	ableAt    view.Instant // when another node could have the group, or there was a link, last
 	appointed view.Instant
 	had       bool         // this node was master, and the group was not down since
+	leased    view.Instant // the end of the last lease that was known
 	lost      view.Instant // when the lease was, with the group up; 0: it was not
 }
 
@@ -142,6 +143,10 @@ func (m *Machine) Step(now view.Instant, ev Event) []Effect {
 	case Resign:
 		m.resigned, m.reason = m.now, ev.Reason
 	case Facts:
+		// Who renews the lease may hang, and still say that there is one.
+		if ev.Lease <= m.now {
+			ev.Owns, ev.Lease = nil, 0
+		}
 		m.look(&ev)
 	}
 	return m.out
@@ -236,15 +241,16 @@ func (m *Machine) appoint(f *Facts) {
 }
 
 // reset wants this machine to go down if its lease was lost and the group is not down in
-// time.
+// time. That counts from the end of the lease, as the others count: this node may have
+// stood still since.
 func (m *Machine) reset(f *Facts, leased bool) {
 	switch {
 	case leased:
-		m.had, m.lost = m.had || m.told == master, 0
+		m.had, m.lost, m.leased = m.had || m.told == master, 0, f.Lease
 	case !m.had || f.Down:
 		m.had, m.lost = false, 0
 	case m.lost == 0:
-		m.lost = m.now
+		m.lost = min(m.now, m.leased)
 	case m.since(m.lost) >= m.cfg.Reset:
 		m.had, m.lost = false, 0
 		m.emit(Reset{})

@@ -219,6 +219,44 @@ func TestResetOfAGroupThatOutlivesItsLease(t *testing.T) {
 	d.look(10 * view.Second)
 }
 
+// The votes hang: they say again and again what was so, and nobody takes it back.
+func TestLeaseThatIsOverIsNone(t *testing.T) {
+	d := newDesk(t)
+	d.f.Lease = d.now + view.Instant(3*view.Second)
+	d.look(0, "master", "appointed")
+	d.look(3*view.Second - 1)
+	d.look(1, "backup: there is no lease", "not appointed")
+	d.look(3*view.Second, "reset")
+
+	// One that is down in time is left alone.
+	d = newDesk(t)
+	d.f.Lease = d.now + view.Instant(3*view.Second)
+	d.look(0, "master", "appointed")
+	d.look(3*view.Second, "backup: there is no lease", "not appointed")
+	d.f.Down = true
+	d.look(10 * view.Second)
+}
+
+// The others count from the end of the lease, not from when this node noticed.
+func TestResetCountsFromTheEndOfTheLease(t *testing.T) {
+	d := newDesk(t)
+	d.f.Lease = d.now + view.Instant(3*view.Second)
+	d.look(0, "master", "appointed")
+	d.f.Owns, d.f.Lease = nil, 0
+	d.look(5*view.Second, "backup", "not appointed") // it stood still
+	d.look(view.Second - 1)
+	d.look(1, "reset")
+
+	// What was taken before the lease was over counts from then.
+	d = newDesk(t)
+	d.f.Lease = d.now + view.Instant(3*view.Second)
+	d.look(0, "master", "appointed")
+	d.f.View, d.f.Owns, d.f.Lease = viewOf(other, me, other), nil, 0
+	d.look(view.Second, "backup", "not appointed")
+	d.look(3*view.Second - 1)
+	d.look(1, "reset")
+}
+
 func TestTwoThingsOwnedApartComeTogether(t *testing.T) {
 	cfg := config()
 	cfg.Needs = []string{"data", "more"}
