@@ -14,8 +14,13 @@ import (
 // machine down: vipd may be dead, and another node serves soon. What it wrote meanwhile
 // was acknowledged to nobody; reads and effects outside storage are what this ends.
 
-// leaseEvery is the time between two looks at the leases, and bounds one.
-const leaseEvery = 200 * time.Millisecond
+const (
+	// leaseEvery is the time between two looks at the leases, and bounds one.
+	leaseEvery = 200 * time.Millisecond
+	// leaseNews is what a hastd that stood still has to hear of a lease that vipd, which
+	// did not, has renewed meanwhile.
+	leaseNews = time.Second
+)
 
 // host is what this machine goes down by.
 type host interface {
@@ -26,23 +31,28 @@ type host interface {
 // leaseWatch looks at the leases of resources.
 type leaseWatch struct {
 	grace time.Duration // from the end of a lease
-	over  func(ctx context.Context) []string
-	down  func(resource string)
+	// over are the resources whose lease is over, and for how long it has been.
+	over func(ctx context.Context) map[string]time.Duration
+	down func(resource string)
 }
 
-// run looks until ctx ends, or once it took the machine down.
+// run looks until ctx ends, or once it took the machine down. The grace counts from the
+// end of a lease, as the others count: this process may have stood still since.
 func (w *leaseWatch) run(ctx context.Context) {
-	since := map[string]time.Time{}
+	type ending struct{ at, seen time.Time }
+	since := map[string]ending{}
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()
 	for {
-		now := map[string]time.Time{}
-		for _, name := range w.over(ctx) {
-			now[name] = since[name]
-			if now[name].IsZero() {
-				now[name] = time.Now()
+		now := map[string]ending{}
+		for name, over := range w.over(ctx) {
+			e, known := since[name]
+			if !known {
+				e.seen = time.Now()
+				e.at = e.seen.Add(-over)
 			}
-			if time.Since(now[name]) >= w.grace {
+			now[name] = e
+			if time.Since(e.at) >= w.grace && time.Since(e.seen) >= min(w.grace, leaseNews) {
 				w.down(name)
 				return
 			}
@@ -58,20 +68,24 @@ func (w *leaseWatch) run(ctx context.Context) {
 
 // leasesOver are the resources that are primary by a lease that ran out. One that was
 // given back is no such thing.
-func (d *server) leasesOver(ctx context.Context) (names []string) {
+func (d *server) leasesOver(ctx context.Context) map[string]time.Duration {
+	list := map[string]time.Duration{}
 	for _, u := range d.all() {
-		if u.run != nil && leaseOver(ctx, u) {
-			names = append(names, u.name)
+		if u.run == nil {
+			continue
+		}
+		if over, ok := leaseOver(ctx, u); ok {
+			list[u.name] = over
 		}
 	}
-	return names
+	return list
 }
 
-func leaseOver(ctx context.Context, u *unit) bool {
+func leaseOver(ctx context.Context, u *unit) (time.Duration, bool) {
 	ctx, cancel := context.WithTimeout(ctx, leaseEvery)
 	defer cancel()
 	s, err := u.run.Status(ctx)
-	return err == nil && s.Quorum && s.Role == metadata.Primary && s.Grant.Owner && s.LeaseLeft == 0
+	return s.LeaseOver, err == nil && s.Quorum && s.Role == metadata.Primary && s.Grant.Owner && s.LeaseLeft == 0
 }
 
 func (d *server) toc(h host, how fence.Mode, resource string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -17,14 +18,31 @@ import (
 // leases are resources whose leases a test ends.
 type leases struct {
 	mu   sync.Mutex
-	over []string
+	over map[string]time.Duration
 	down []string
 }
 
-func (l *leases) set(names ...string) {
+func (l *leases) set(over map[string]time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.over = names
+	l.over = over
+}
+
+// watch looks at them.
+func (l *leases) watch(grace time.Duration) *leaseWatch {
+	return &leaseWatch{
+		grace: grace,
+		over: func(context.Context) map[string]time.Duration {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return maps.Clone(l.over)
+		},
+		down: func(name string) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.down = append(l.down, name)
+		},
+	}
 }
 
 func (l *leases) fell() []string {
@@ -35,19 +53,7 @@ func (l *leases) fell() []string {
 
 func TestLeaseThatStaysOverTakesTheMachineDown(t *testing.T) {
 	l := &leases{}
-	w := leaseWatch{
-		grace: 3 * leaseEvery,
-		over: func(context.Context) []string {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			return slices.Clone(l.over)
-		},
-		down: func(name string) {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.down = append(l.down, name)
-		},
-	}
+	w := l.watch(3 * leaseEvery)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -57,16 +63,16 @@ func TestLeaseThatStaysOverTakesTheMachineDown(t *testing.T) {
 	defer func() { cancel(); <-ended }()
 	// One that is taken down in time, or renewed, harms nobody, however often.
 	for range 4 {
-		l.set("data")
+		l.set(map[string]time.Duration{"data": 1})
 		time.Sleep(2 * leaseEvery)
-		l.set()
+		l.set(nil)
 		time.Sleep(2 * leaseEvery)
 	}
 	if down := l.fell(); len(down) > 0 {
 		t.Fatalf("%v: it was down in time", down)
 	}
 	began := time.Now()
-	l.set("data")
+	l.set(map[string]time.Duration{"data": 1})
 	select {
 	case <-ended:
 	case <-time.After(30 * time.Second):
@@ -74,6 +80,22 @@ func TestLeaseThatStaysOverTakesTheMachineDown(t *testing.T) {
 	}
 	if down := l.fell(); len(down) != 1 || down[0] != "data" || time.Since(began) < w.grace-leaseEvery {
 		t.Errorf("%v after %v", down, time.Since(began))
+	}
+}
+
+// A lease that ended while this process stood still has been over all that time: the
+// others have waited for its end, and not for this process.
+func TestLeaseThatEndedLongAgoTakesTheMachineDownSoon(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute/2)
+	defer cancel()
+	l := &leases{over: map[string]time.Duration{"data": time.Hour}}
+	began := time.Now()
+	l.watch(time.Minute).run(ctx)
+	if down := l.fell(); len(down) != 1 || down[0] != "data" {
+		t.Errorf("%v went down", down)
+	}
+	if took := time.Since(began); took < leaseNews {
+		t.Errorf("after %v: vipd had no time to say that it has a lease", took)
 	}
 }
 

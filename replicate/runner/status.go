@@ -31,6 +31,7 @@ type Snapshot struct {
 	Requests         int           // application requests under way
 	Quorum           bool          // the cluster's view decides: Status.Grant
 	LeaseLeft        time.Duration // … and how long its lease lasts
+	LeaseOver        time.Duration // … or how long it has been over; 0: there was none
 	Metrics          Metrics
 }
 
@@ -57,7 +58,10 @@ func (r *Resource) snapshot() *Snapshot {
 	}
 	if r.opts.NeedLease {
 		s.Quorum = true
-		s.LeaseLeft = time.Duration(max(s.Grant.Until-r.now(), 0))
+		if until := s.Grant.Until; until != 0 {
+			left := time.Duration(until - r.now())
+			s.LeaseLeft, s.LeaseOver = max(left, 0), max(-left, 0)
+		}
 	}
 	if p, e := r.provider, r.export.Load(); p != nil && e != nil {
 		s.Provider = &ProviderInfo{p.Kind(), p.Path(), e.size}
