@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -359,4 +360,33 @@ func TestBackAtOnce(t *testing.T) {
 	}
 	a.end()
 	eventually(t, 5*time.Second, "it says goodbye", func() bool { return b.said("it stopped") > 0 })
+}
+
+// Who must be taken for gone is silent, goodbye included, until that is over.
+func TestMuted(t *testing.T) {
+	t.Parallel()
+	a, b := members(t, 1)
+	var muted atomic.Bool
+	a.o.Mute = func() string {
+		if muted.Load() {
+			return "its disk hangs"
+		}
+		return ""
+	}
+	a.start()
+	b.start()
+	bothUp(t, a, b)
+	muted.Store(true)
+	eventually(t, 20*time.Second, "it is taken for gone", func() bool { return !b.up() })
+	if n := a.said("its disk hangs"); n != 1 {
+		t.Errorf("it said so %d times", n)
+	}
+	muted.Store(false)
+	bothUp(t, a, b)
+	muted.Store(true)
+	a.end()
+	eventually(t, 20*time.Second, "it is gone", func() bool { return !b.up() })
+	if b.said("it stopped") > 0 {
+		t.Error("it said goodbye")
+	}
 }

@@ -37,6 +37,10 @@ type Options struct {
 	Baud   int         // of the serial line; 0: DefaultBaud
 	Log    *slog.Logger
 
+	// Mute says why this node is to be taken for gone, "" if it is not, or nil: as long as
+	// there is a reason nothing is sent. It is asked before every packet, on the runner's
+	// own goroutine, and must not block.
+	Mute func() string
 	// Tell is told what the machine says (links, nodes, pairs, views, bodies), on the
 	// runner's own goroutine: it must not block, nor call back.
 	Tell func(beat.Effect)
@@ -67,6 +71,7 @@ type Runner struct {
 	line     *line      // nil without
 	faults   map[string]string
 	carriers carriers
+	muted    string // why nothing was sent last
 	lateSaid time.Time
 
 	sent, received, dropped, noise atomic.Uint64
@@ -246,6 +251,9 @@ func (r *Runner) step(ev beat.Event) {
 
 // send sends a packet. What cannot be sent now is lost, as it may be on any network.
 func (r *Runner) send(e *beat.Effect) {
+	if r.mute() {
+		return
+	}
 	r.buf = r.codec.Seal(r.buf[:0], &e.Packet)
 	if e.Link == beat.Serial {
 		r.line.send(r.buf, e.Packet.Kind == beat.KindBeat)
@@ -261,6 +269,23 @@ func (r *Runner) send(e *beat.Effect) {
 		r.sent.Add(1)
 	}
 	r.complain(fmt.Sprintf("send to %s over %v", r.names[e.Node], e.Link), err)
+}
+
+// mute says whether nothing may be sent.
+func (r *Runner) mute() bool {
+	why := ""
+	if r.o.Mute != nil {
+		why = r.o.Mute()
+	}
+	if was := r.muted; was != why {
+		r.muted = why
+		if why == "" {
+			r.o.Log.Warn("heartbeats: this node is to be heard again")
+		} else {
+			r.o.Log.Error("heartbeats: this node falls silent, for the others to go on without it", "reason", why)
+		}
+	}
+	return why != ""
 }
 
 // complain logs what cannot be done when it begins, changes and ends.
