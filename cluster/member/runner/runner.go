@@ -175,7 +175,8 @@ var ErrGone = errors.New("hastd does not run")
 // ErrEnded answers orders that the end overtook.
 var ErrEnded = errors.New("the cluster's node on this host ends")
 
-// Do hands the machine an event, and returns once its effects are carried out.
+// Do hands the machine an event, and returns once its effects are carried out, or ctx
+// ends: then they may be still. A disk may hang that they wait for.
 func (r *Runner) Do(ctx context.Context, ev member.Event) error {
 	did := make(chan struct{})
 	select {
@@ -190,6 +191,8 @@ func (r *Runner) Do(ctx context.Context, ev member.Event) error {
 		return nil
 	case <-r.done:
 		return ErrEnded
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

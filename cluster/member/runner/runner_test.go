@@ -38,8 +38,9 @@ type trio struct {
 	run   [3]*Runner
 	end   [3]func() error
 	told  [3]map[string]member.Grant
-	cut   view.Set // nobody hears these
-	fails bool     // the stores do
+	cut   view.Set      // nobody hears these
+	fails bool          // the stores do
+	hangs chan struct{} // node 0's store does until it is closed; nil: it does not
 	log   [3]lines
 }
 
@@ -96,13 +97,20 @@ func (h hastd) Ask(_ context.Context, resource string) (member.Storage, error) {
 	return member.Storage{Resource: resource, Told: h.c.told[h.id][resource].Generation, Good: view.SetOf(0, 1)}, nil
 }
 
-// failing is a store on a disk that fails when it is told to.
+// failing is a store on a disk that fails, or hangs, when it is told to.
 type failing struct {
 	Store
-	c *trio
+	c  *trio
+	id view.NodeID
 }
 
 func (f failing) Save(s *view.State) error {
+	f.c.mu.Lock()
+	hangs := f.c.hangs
+	f.c.mu.Unlock()
+	if hangs != nil && f.id == 0 {
+		<-hangs
+	}
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
 	if f.c.fails {
@@ -136,7 +144,7 @@ func (c *trio) start(id view.NodeID) {
 			Lease: view.Duration(term), Every: view.Duration(every),
 		},
 		Names:   map[view.NodeID]string{0: "alpha", 1: "bravo", 2: "charlie"},
-		Storage: hastd{c, id}, Store: failing{store.Open(filepath.Join(c.dir, fmt.Sprint(id))), c}, Now: boot, Poll: 20 * time.Millisecond,
+		Storage: hastd{c, id}, Store: failing{store.Open(filepath.Join(c.dir, fmt.Sprint(id))), c, id}, Now: boot, Poll: 20 * time.Millisecond,
 		Log:  slog.New(slog.NewTextHandler(&c.log[id], nil)),
 		Send: func(to view.NodeID, kind Kind, body []byte) { c.carry(id, to, kind, body) },
 	}
@@ -292,6 +300,38 @@ func TestStoreThatFailsEndsTheNode(t *testing.T) {
 	if err := c.run[0].Do(t.Context(), member.Tick{}); !errors.Is(err, ErrEnded) {
 		t.Errorf("an order ended with %v", err)
 	}
+}
+
+// While a disk hangs the lease runs out, and nobody waits for it: neither who gives an
+// order nor the other node.
+func TestStoreThatHangsHoldsUpNobody(t *testing.T) {
+	c := newTrio(t)
+	c.until("node 0 serves", func() bool { return c.owns(0) })
+	hangs := make(chan struct{})
+	c.mu.Lock()
+	c.hangs = hangs
+	c.mu.Unlock()
+	defer close(hangs)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*term)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- c.run[0].Do(ctx, view.Force{How: view.OthersAreDown}) }()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("an order ended with %v", err)
+		}
+	case <-time.After(soon):
+		t.Error("an order waits")
+	}
+	if c.run[0].Alive(ctx) {
+		t.Error("they answer")
+	}
+	if st := c.run[0].Status(); st.Lease > boot() {
+		t.Errorf("it has a lease for another %v", time.Duration(st.Lease-boot()))
+	}
+	c.isolate(view.SetOf(0)) // as its heartbeats end
+	c.until("node 1 serves", func() bool { return c.owns(1) })
 }
 
 // Bodies that are none of theirs change nothing.
