@@ -45,7 +45,7 @@ func (s *server) startBeats() {
 	b := &beats{s: s, names: map[beat.NodeID]string{}, told: make(chan beat.Effect, maxTold), doubt: newJeopardy(len(s.groups))}
 	o := brunner.Options{
 		Cluster: c.Cluster.Name, Self: beatNode(s.o.Node), Port: h.Port, Interval: h.Interval, Trouble: h.Trouble, Timeout: h.Timeout,
-		Shared: c.SharedHash(), Log: s.o.Log, Tell: b.hear,
+		Shared: c.SharedHash(), Log: s.o.Log, Mute: s.quorum.mute, Tell: b.hear,
 	}
 	for _, n := range c.Nodes {
 		if n.Name != s.Node() {

@@ -32,10 +32,12 @@ func thisMachine() outside {
 }
 
 // Limits of silence, after which the watchdog is not fed any more. What these parts do
-// takes milliseconds: nothing in them waits for a disk, a program or the network.
+// takes milliseconds: nothing in them waits for a program or the network, and only the
+// votes wait for a disk, which store what they promise.
 const (
-	groupLimit    = 5 * time.Second // the owner of a group's machine
-	electionLimit = 5 * time.Second // that of its election
+	groupLimit    = 5 * time.Second  // the owner of a group's machine
+	electionLimit = 5 * time.Second  // that of its election
+	votesLimit    = 30 * time.Second // that of the votes: a disk is slow for long, and by then the lease is over
 )
 
 // arm starts to feed the watchdog if toc is on. The machine is reset from then on when
@@ -65,13 +67,7 @@ func (s *server) arm(out outside) error {
 	}
 	o := frunner.Options{
 		Mode: fence.Mode(c.TOC), Program: about.Name, Node: s.Node(), Timeout: c.WatchdogTimeout,
-		Watchdog: w, Host: out.host, Log: s.o.Log,
-	}
-	for _, u := range s.groups {
-		o.Parts = append(o.Parts, frunner.Part{Name: "group " + u.conf.Name, Limit: groupLimit, Alive: u.machine.Alive})
-		if u.election != nil {
-			o.Parts = append(o.Parts, frunner.Part{Name: "the election of group " + u.conf.Name, Limit: electionLimit, Alive: u.election.alive})
-		}
+		Parts: s.watched(), Watchdog: w, Host: out.host, Log: s.o.Log,
 	}
 	f, err := frunner.Start(o)
 	if err != nil {
@@ -87,6 +83,20 @@ func (s *server) arm(out outside) error {
 	}
 	s.o.Log.Info("this machine is reset when vipd does not answer", attrs...)
 	return nil
+}
+
+// watched are the parts that have to answer for the watchdog to be fed.
+func (s *server) watched() (list []frunner.Part) {
+	for _, u := range s.groups {
+		list = append(list, frunner.Part{Name: "group " + u.conf.Name, Limit: groupLimit, Alive: u.machine.Alive})
+		if u.election != nil {
+			list = append(list, frunner.Part{Name: "the election of group " + u.conf.Name, Limit: electionLimit, Alive: u.election.alive})
+		}
+	}
+	if s.quorum != nil {
+		list = append(list, frunner.Part{Name: "the owner of the votes", Limit: votesLimit, Alive: s.quorum.alive})
+	}
+	return list
 }
 
 // disarm is for a clean end.

@@ -14,6 +14,9 @@ import (
 	carp "hastd/carp/runner"
 	"hastd/cluster/fence"
 	frunner "hastd/cluster/fence/runner"
+	"hastd/cluster/member"
+	votes "hastd/cluster/member/runner"
+	"hastd/cluster/view"
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/daemon"
 	"hastd/cmd/internal/exit"
@@ -222,6 +225,30 @@ func TestElectionThatHangs(t *testing.T) {
 	e.run = carp.New(carp.Options{}) // nobody runs it
 	e.runs.Store(true)
 	if e.alive(ctx) {
+		t.Error("nobody answers")
+	}
+}
+
+// TestVotesThatHang: votes that do not run are not hung, those are whose owner does not
+// answer.
+func TestVotesThatHang(t *testing.T) {
+	run, err := votes.New(votes.Options{Config: member.Config{View: view.Config{Nodes: []view.NodeConfig{{}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{quorum: &quorum{}}
+	s.quorum.cur.Store(run) // nobody runs it
+	parts := s.watched()
+	if len(parts) != 1 || parts[0].Limit < 10*time.Second {
+		t.Fatalf("watched: %+v", parts)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if !parts[0].Alive(ctx) {
+		t.Error("they have not begun")
+	}
+	s.quorum.end = func() {}
+	if parts[0].Alive(ctx) {
 		t.Error("nobody answers")
 	}
 }

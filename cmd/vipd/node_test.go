@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/daemon"
 	"hastd/cmd/internal/exit"
@@ -312,6 +314,69 @@ func TestStopTakesItsTime(t *testing.T) {
 	if _, err := os.Stat(v.path("slow")); err != nil {
 		t.Errorf("the abort waited for %v", time.Since(began))
 	}
+}
+
+// TestNodeWhoseDiskHangsIsGivenUp: its votes cannot be had while they store one. Nobody
+// waits for them, and its own stop does not either.
+func TestNodeWhoseDiskHangsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	v := newVoters(t, slowGroup)
+	v.run("alpha")
+	v.run("bravo")
+	v.until("alpha", "running")
+	v.until("bravo", "running")
+	if _, err := v.c["bravo"].Order(context.Background(), "data", "online", nil); err != nil {
+		t.Fatal(err)
+	}
+	// What is written into a pipe that nobody reads waits.
+	pipe := filepath.Join(v.path("bravo"), viewFile+".new")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		f, err := os.OpenFile(pipe, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.end["bravo"]()
+		f.Close()
+	})
+	impatient := api.NewGroupClient(v.path("bravo.sock"), 300*time.Millisecond)
+	if _, err := impatient.OrderNode(context.Background(), "stop", api.NodeRequest{}); exit.CodeOf(err) != exit.Again {
+		t.Fatalf("a stop that cannot be voted about: %v", err)
+	}
+	v.cluster("alpha", "alone", func(c api.Cluster) bool {
+		return c.Votes.Quorate && c.Nodes[1].State == "excluded" && !c.Nodes[1].Heard
+	})
+	for end := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(v.path("slow")); err != nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("its group stays up")
+		}
+	}
+}
+
+// TestNodeWhoseDiskFailedFallsSilent: it never votes again, and must not be asked.
+func TestNodeWhoseDiskFailedFallsSilent(t *testing.T) {
+	t.Parallel()
+	v := newVoters(t, "[node.charlie]\nid = 2\naddress = [\"127.0.0.3\"]\nvipd.control = \"$dir/charlie.sock\"\nvipd.state = \"$dir/charlie\"\n")
+	for _, name := range []string{"alpha", "bravo", "charlie"} {
+		v.run(name)
+	}
+	v.until("alpha", "running")
+	v.until("bravo", "running")
+	if err := os.Mkdir(filepath.Join(v.path("bravo"), viewFile+".new"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.end["charlie"](); err != nil { // this needs another view
+		t.Error(err)
+	}
+	v.until("bravo", "failed")
+	v.cluster("alpha", "alone", func(c api.Cluster) bool {
+		return c.Votes.Quorate && c.Nodes[1].State == "excluded" && !c.Nodes[1].Heard
+	})
 }
 
 // hastd carries out one order at a time: an abort comes after the group's own.

@@ -52,8 +52,9 @@ type quorum struct {
 	asks chan ask
 	opts mrunner.Options
 
-	claims claims
-	cur    atomic.Pointer[mrunner.Runner]
+	claims   claims
+	cur      atomic.Pointer[mrunner.Runner]
+	answered atomic.Int64 // when the votes answered last; 0: they do not run
 
 	forced chan view.Report // what came of a person's order; of one at a time
 
@@ -140,6 +141,7 @@ func (q *quorum) run() *mrunner.Runner { return q.cur.Load() }
 func (q *quorum) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, wait := make(chan struct{}), make(chan struct{})
+	q.answered.Store(int64(now()))
 	q.mu.Lock()
 	q.end, q.wait, q.failed, q.began = cancel, wait, nil, time.Now()
 	q.mu.Unlock()
@@ -153,17 +155,66 @@ func (q *quorum) start() {
 			q.s.o.Log.Error("this node takes no part in the cluster any more and serves nothing: mend what vipd.state stands on, then start vipd again", "reason", err)
 		}
 	}()
-	answering := make(chan struct{})
+	answering, watching := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(answering)
 		q.answers(ctx)
+	}()
+	go func() {
+		defer close(watching)
+		q.watch(run, ended)
 	}()
 	go func() {
 		defer close(wait)
 		q.carry(ctx)
 		<-answering
 		<-ended
+		<-watching
 	}()
+}
+
+// watch notes when the votes answer, until they have ended.
+func (q *quorum) watch(run *mrunner.Runner, ended <-chan struct{}) {
+	tick := time.NewTicker(time.Duration(q.opts.Config.Every))
+	defer tick.Stop()
+	defer q.answered.Store(0)
+	for {
+		run.Alive(context.Background()) // it waits until they do, or have ended
+		q.answered.Store(int64(now()))
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// mute says why this node must not be heard, "" if it may: whose vote cannot be had, for
+// its disk hangs or failed, would be waited for by the others as long as they hear it.
+func (q *quorum) mute() string {
+	if q == nil {
+		return ""
+	}
+	if _, failed := q.takesPart(); failed != nil {
+		return "this node takes no part in the cluster any more"
+	}
+	if at := view.Instant(q.answered.Load()); at != 0 && time.Duration(now()-at) > q.s.o.Conf.Cluster.Heartbeat.Timeout {
+		return "its votes do not answer: does the disk under vipd.state?"
+	}
+	return ""
+}
+
+// alive says whether the votes' owner answers before ctx ends. Votes that do not run have
+// none.
+func (q *quorum) alive(ctx context.Context) bool {
+	if on, _ := q.takesPart(); !on {
+		return true
+	}
+	if q.run().Alive(ctx) {
+		return true
+	}
+	on, _ := q.takesPart()
+	return !on
 }
 
 // stop ends it: what the others are to know was said before.
