@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +62,7 @@ type Keeper struct {
 	again  chan struct{} // announce now
 
 	lapsed atomic.Bool // the addresses are not kept although they are not down
+	warned sync.Once   // that other addresses may go with ours
 }
 
 const (
@@ -231,6 +235,7 @@ func (k *Keeper) add(name string, seconds int) (until time.Duration, err error) 
 	if err != nil {
 		return 0, fmt.Errorf("interface %s: %w", name, err)
 	}
+	k.promote(name)
 	var errs []error
 	for _, p := range k.o.Addresses {
 		if err := netlink.AddrReplace(link, addr(p, seconds)); err != nil {
@@ -241,6 +246,25 @@ func (k *Keeper) add(name string, seconds int) (until time.Duration, err error) 
 		until = boot() + time.Duration(seconds)*time.Second
 	}
 	return until, errors.Join(errs...)
+}
+
+// promote has the kernel keep the other IPv4 addresses of an interface when one of ours
+// goes, by our hand or at the end of its lifetime. Without it they go along where ours
+// was there before them, this machine's own among them.
+func (k *Keeper) promote(name string) {
+	if !slices.ContainsFunc(k.addrs(), netip.Addr.Is4) {
+		return
+	}
+	// Of this thread's namespace, as the addresses are.
+	path := "/proc/sys/net/ipv4/conf/" + name + "/promote_secondaries"
+	if b, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(b)) == "1" {
+		return
+	}
+	if err := os.WriteFile(path, []byte("1"), 0); err != nil {
+		k.warned.Do(func() {
+			k.o.Log.Warn("when the service address goes, other IPv4 addresses of the interface may go with it: write 1 into the file yourself", "group", k.o.Group, "error", err)
+		})
+	}
 }
 
 func addr(p netip.Prefix, seconds int) *netlink.Addr {
@@ -303,6 +327,7 @@ func (k *Keeper) removeBut(but string) error {
 				if p.Addr() != ip.Unmap() {
 					continue
 				}
+				k.promote(name) // whoever put it there may not have
 				if err := netlink.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 					errs = append(errs, fmt.Errorf("take %s off %s: %w", p, name, err))
 				}

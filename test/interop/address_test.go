@@ -76,6 +76,36 @@ func TestAddressesOutliveNobody(t *testing.T) {
 	}
 }
 
+// A machine's own address that was set after the service address is a secondary one of its
+// subnet, and Linux takes those away with the first.
+func TestOwnAddressOutlivesTheServiceAddress(t *testing.T) {
+	needNet(t)
+	t.Parallel()
+	for _, s := range []struct {
+		name string
+		end  func(*process)
+	}{
+		{"taken down", func(p *process) { p.terminate() }},
+		{"expired", func(p *process) { p.signal(syscall.SIGKILL) }},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			l := newLAN(t, 1, 1)
+			a := l.hosts[0]
+			const own = "10.9.0.1"
+			p := master(t, a, "-lifetime", "2s")
+			a.sh("ip addr del " + own + "/24 dev eth0")
+			eventually(t, 10*time.Second, "the service address is there without it", func() bool { return a.has(service4) && !a.has(own) })
+			a.sh("ip addr add " + own + "/24 dev eth0")
+			s.end(p)
+			eventually(t, 10*time.Second, "the service address is gone", func() bool { return !a.has(service4) })
+			if !a.has(own) {
+				t.Error("the machine's own address went with it")
+			}
+		})
+	}
+}
+
 // Who was frozen finds another master when it goes on. Not for a moment may it put
 // back the address or announce it.
 func TestThawedMasterKeepsStill(t *testing.T) {
