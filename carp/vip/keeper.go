@@ -119,6 +119,9 @@ func (k *Keeper) Up(ctx context.Context, name string) error {
 	if err := k.ask(ctx, ifc); err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil { // a probe that is given up has found nobody
+		return err
+	}
 	k.stop()
 	until, err := k.put(began, name)
 	if err != nil {

@@ -1,11 +1,17 @@
 package interop
 
 import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"hastd/carp/vip"
 )
 
 // master starts an elector of VRRP that becomes one.
@@ -104,6 +110,30 @@ func TestOwnAddressOutlivesTheServiceAddress(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who gives up while it asks whether somebody has the address does not know, and must not
+// set it.
+func TestUpThatIsGivenUp(t *testing.T) {
+	needNet(t)
+	t.Parallel()
+	l := newLAN(t, 1, 1)
+	a := l.hosts[0]
+	k := vip.New(vip.Options{
+		Group: "g", Addresses: []netip.Prefix{netip.MustParsePrefix(service4 + "/24")}, Interfaces: []string{"eth0"},
+		Lifetime: time.Second, Log: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	must(t, a.inside(func() error {
+		if err := k.Up(ctx, "eth0"); !errors.Is(err, context.Canceled) {
+			t.Errorf("it ended with %v", err)
+		}
+		if a.has(service4) || k.On() != "" {
+			t.Error("the address was set")
+		}
+		return k.Down()
+	}))
 }
 
 // Who was frozen finds another master when it goes on. Not for a moment may it put
