@@ -59,6 +59,7 @@ const (
 	EvOrder                           // Group, Reason: this machine shall go down at once
 	EvLeaseEnded                      // Group: its lease is over, and it is not known to be down
 	EvStopped                         // the daemon ends, and nothing is left to protect
+	EvAbandoned                       // the daemon ends, and not everything is down
 )
 
 // Event is what a Machine is told.
@@ -155,6 +156,8 @@ func (m *Machine) Step(now Instant, ev Event, out []Effect) []Effect {
 		m.fence(ev.Group, "the lease is over, and it is not known to be down")
 	case EvStopped:
 		m.disarm()
+	case EvAbandoned:
+		m.abandon()
 	}
 	m.judge()
 	m.due, _ = m.Deadline()
@@ -224,6 +227,15 @@ func (m *Machine) disarm() {
 	if m.state == Fed || m.state == Withheld {
 		m.state = Disarmed
 		m.emit(EffDisarm, "")
+	}
+}
+
+// abandon leaves the watchdog to the next daemon, or to its end.
+func (m *Machine) abandon() {
+	if m.state == Fed || m.state == Withheld {
+		m.state = Fenced
+		m.emit(EffWarn, fmt.Sprintf("%s: node %s: it ends, and not everything is down: unless another one begins to feed the watchdog, TOC within %s to ensure data integrity",
+			m.cfg.Program, m.cfg.Node, seconds(m.cfg.Timeout)))
 	}
 }
 

@@ -139,6 +139,19 @@ func TestOrderIsFinal(t *testing.T) {
 	}
 }
 
+// Whatever is up at the daemon's end is the next one's, or goes down with the machine.
+func TestAbandonedIsNeitherFedNorDisarmed(t *testing.T) {
+	d := newDesk(t, Reset)
+	d.want(1000, tick(), "feed")
+	got := d.want(1500, Event{Kind: EvAbandoned}, "warn")
+	if len(got) == 1 && (!strings.Contains(got[0].Text, "not everything is down") || !strings.Contains(got[0].Text, "TOC within 4s")) {
+		t.Error(got[0].Text)
+	}
+	d.want(60_000, tick(), "")
+	d.want(60_000, Event{Kind: EvStopped}, "")
+	d.want(60_000, Event{Kind: EvAbandoned}, "")
+}
+
 func TestOffDoesNothing(t *testing.T) {
 	d := newDesk(t, Off)
 	d.want(0, tick(), "")
@@ -148,6 +161,7 @@ func TestOffDoesNothing(t *testing.T) {
 	}
 	d.want(9000, Event{Kind: EvOrder, Group: "data", Reason: "x"}, "tell")
 	d.want(9000, Event{Kind: EvLeaseEnded, Group: "data"}, "tell")
+	d.want(9000, Event{Kind: EvAbandoned}, "")
 	d.want(9000, Event{Kind: EvStopped}, "")
 	d.state(Idle)
 }
@@ -186,6 +200,8 @@ func TestWatchdogIsFedInTimeOrNever(t *testing.T) {
 				ev = Event{Kind: EvOrder, Reason: "r"}
 			case k == 33 && r.IntN(20) == 0:
 				ev = Event{Kind: EvStopped}
+			case k == 34 && r.IntN(20) == 0:
+				ev = Event{Kind: EvAbandoned}
 			}
 			before := d.m.State()
 			if ev.Kind == EvAnswered {
@@ -201,7 +217,7 @@ func TestWatchdogIsFedInTimeOrNever(t *testing.T) {
 				}
 				lastFed = now
 			}
-			over = over || ev.Kind == EvOrder || ev.Kind == EvStopped
+			over = over || ev.Kind == EvOrder || ev.Kind == EvStopped || ev.Kind == EvAbandoned
 			switch d.m.State() {
 			case Fed:
 				if now-lastFed > Instant(4*Second)/2 {

@@ -106,6 +106,13 @@ func (s *server) disarm() {
 	}
 }
 
+// abandon is for an end that leaves something up: the next vipd may take it down in time.
+func (s *server) abandon() {
+	if f := s.fencer.Load(); f != nil {
+		f.Abandon()
+	}
+}
+
 // fence makes this machine go down, if toc is on.
 func (s *server) fence(group, reason string) bool {
 	f := s.fencer.Load()

@@ -142,6 +142,31 @@ func TestStopFeedsWhileAGroupGoesDown(t *testing.T) {
 	}
 }
 
+// TestStopThatLeavesSomethingUp: the next vipd takes it down, or the watchdog does.
+func TestStopThatLeavesSomethingUp(t *testing.T) {
+	n, b := newNode(t, tocOn), &box{}
+	n.edit(`stop = ["/bin/sh", "-c", "rm`, `stop = ["/bin/sh", "-c", "exit 1; rm`)
+	s, err := n.fenced(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.order("online"); err != nil {
+		t.Fatal(err)
+	}
+	n.wait("it is fed", func(api.Group) bool { feeds, _ := b.told(); return feeds > 1 })
+	if err := s.Stop(); exit.CodeOf(err) != exit.Again {
+		t.Errorf("%v", err)
+	}
+	feeds, did := b.told()
+	if !strings.Contains(did, "not everything is down") || strings.Contains(did, "disarm") {
+		t.Errorf("at its end: %s", did)
+	}
+	time.Sleep(time.Second)
+	if more, _ := b.told(); more != feeds {
+		t.Error("it is fed after the end")
+	}
+}
+
 func TestFailfastTakesTheMachineDown(t *testing.T) {
 	n, b := newNode(t, tocOn), &box{}
 	n.failfast()

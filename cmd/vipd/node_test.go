@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -314,6 +315,42 @@ func TestStopTakesItsTime(t *testing.T) {
 	if _, err := os.Stat(v.path("slow")); err != nil {
 		t.Errorf("the abort waited for %v", time.Since(began))
 	}
+}
+
+// TestStopThatLeavesSomethingUpHandsNothingOver: the others wait for the lease, as if the
+// node were dead.
+func TestStopThatLeavesSomethingUpHandsNothingOver(t *testing.T) {
+	t.Parallel()
+	v := newVoters(t, strings.NewReplacer(`election = "external"`, "", "sleep 4; rm -f $dir/slow", "exit 1").Replace(slowGroup))
+	b, err := os.ReadFile(v.path("hast.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(v.path("hast.toml"), bytes.Replace(b, []byte(`lease = "600ms"`), []byte(`lease = "4s"`), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v.run("alpha")
+	v.run("bravo")
+	owner := func(name string) func(api.Cluster) bool {
+		return func(c api.Cluster) bool { return len(c.Resources) == 1 && c.Resources[0].Owner == name }
+	}
+	v.cluster("bravo", "that alpha owns the group", owner("alpha"))
+	for end := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(v.path("slow")); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("it is not started")
+		}
+	}
+	if err := v.end["alpha"](); exit.CodeOf(err) != exit.Again {
+		t.Errorf("%v", err)
+	}
+	c, err := v.c["bravo"].Cluster(context.Background())
+	if err != nil || !owner("alpha")(c) {
+		t.Errorf("at the end of alpha: %+v, %v", c.Resources, err)
+	}
+	v.cluster("bravo", "that it owns the group", owner("bravo"))
 }
 
 // TestNodeWhoseDiskHangsIsGivenUp: its votes cannot be had while they store one. Nobody

@@ -127,20 +127,26 @@ func (s *server) Stop() error {
 	s.cancel()
 	s.hub.Close()
 	s.wg.Wait()
-	s.disarm() // what could not be taken down is for the next vipd, which finds it
-	s.quorum.leave()
-	s.quorum.stop()
-	s.beats.Load().stop(nil) // the others have heard that everything is down
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-	defer cancel()
-	s.servers.Stop(ctx)
-	s.control.Close()
 	var left []string
 	for _, u := range s.groups {
 		if !u.down.Load() {
 			left = append(left, u.conf.Name)
 		}
 	}
+	if len(left) == 0 {
+		s.disarm()
+		s.quorum.leave()
+	} else {
+		// Nothing is handed over: the others wait for the lease, or for the watchdog, which
+		// is not fed any more before the lease is renewed for the last time.
+		s.abandon()
+	}
+	s.quorum.stop()
+	s.beats.Load().stop(nil) // the others have heard what is up and what is not
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	s.servers.Stop(ctx)
+	s.control.Close()
 	if len(left) > 0 {
 		return exit.New(exit.Again, "the log above names the part and who uses it; the next vipd takes it down first",
 			"not everything went down: %s", strings.Join(left, ", "))

@@ -114,8 +114,14 @@ func (f *Fencer) LeaseEnded(group string) {
 
 // Stop is the daemon's clean end: the countdown ends. It waits for that. A machine that
 // was ordered to go down stays so.
-func (f *Fencer) Stop() {
-	f.tell(fence.Event{Kind: fence.EvStopped})
+func (f *Fencer) Stop() { f.end(fence.EvStopped) }
+
+// Abandon is the end of a daemon that leaves something up: the countdown goes on, and
+// nobody feeds it unless another daemon does.
+func (f *Fencer) Abandon() { f.end(fence.EvAbandoned) }
+
+func (f *Fencer) end(how fence.EventKind) {
+	f.tell(fence.Event{Kind: how})
 	<-f.ended
 	f.cancel()
 	f.asking.Wait()
@@ -177,7 +183,7 @@ func (f *Fencer) run() {
 			for i := range effects {
 				f.carryOut(&effects[i])
 			}
-			done = done || ev.Kind == fence.EvStopped
+			done = done || ev.Kind == fence.EvStopped || ev.Kind == fence.EvAbandoned
 		}
 		f.mu.Lock()
 		f.status.State = f.machine.State()

@@ -114,6 +114,18 @@ func TestFeedingEndsCleanly(t *testing.T) {
 	}
 }
 
+func TestAbandonedWatchdogGoesHungry(t *testing.T) {
+	b, h := &box{}, &hung{}
+	f := begin(t, b, fence.Reset, Part{"group data", soon, h.Alive})
+	wait(t, "it is fed", func() bool { return b.seen().feeds > 3 })
+	f.Abandon()
+	end := b.seen()
+	time.Sleep(50 * time.Millisecond)
+	if s := b.seen(); s.feeds != end.feeds || s.disarmed != 0 || len(s.resets) != 0 || len(s.lines) != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestPartThatHangsIsToldAndKeepsTheWatchdogHungry(t *testing.T) {
 	b, good, bad := &box{}, &hung{}, &hung{}
 	f := begin(t, b, fence.Reset, Part{"group good", soon, good.Alive}, Part{"group bad", 500 * time.Millisecond, bad.Alive})
