@@ -37,6 +37,10 @@ func (g *keeping) ranOut() bool { return boot() >= g.until }
 // keep refreshes the lifetime, puts back what is taken away, and announces.
 func (k *Keeper) keep(ctx context.Context, name string, until time.Duration) {
 	g := &keeping{k: k, on: name, until: until}
+	select {
+	case <-k.again: // what was asked for while they were down is in the plan
+	default:
+	}
 	changes, end := k.follow()
 	defer end()
 	refresh := time.NewTimer(g.next())

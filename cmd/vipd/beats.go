@@ -130,6 +130,9 @@ func (b *beats) report(ctx context.Context) {
 // hear takes what the heartbeats' machine tells, and must not wait for a group.
 func (b *beats) hear(e beat.Effect) {
 	b.doubt.hear(e, b.names[e.Node])
+	if e.Kind == beat.EffNode && e.Up || e.Kind == beat.EffLink && e.State == beat.LinkUp {
+		b.s.announce()
+	}
 	if e.Kind != beat.EffDeliver && e.Kind != beat.EffNode {
 		return
 	}
@@ -142,6 +145,17 @@ func (b *beats) hear(e beat.Effect) {
 	select {
 	case b.told <- e:
 	default:
+	}
+}
+
+// announce tells the network again where the addresses are that this node has by the
+// view: who was cut off from it may have heard another node last. Without votes the
+// elections do so, once they hear each other. It never waits.
+func (s *server) announce() {
+	for _, u := range s.groups {
+		if u.seat != nil && u.keeper != nil && u.seat.left() > 0 {
+			u.keeper.Announce()
+		}
 	}
 }
 

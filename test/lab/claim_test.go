@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -39,8 +40,24 @@ func TestGroupWithoutResources(t *testing.T) {
 		t.Error("the node that was cut off did not give up what it had")
 	}
 
-	// Healed it stays where it is, until somebody switches it.
+	// Healed it stays where it is, until somebody switches it; and who heard of the other
+	// node last is told.
+	lan := l.net.(*LAN)
+	was, err := lan.cardOf(on.Side)
+	must(t, err)
+	is, err := lan.cardOf(off.Side)
+	must(t, err)
+	time.Sleep(6 * time.Second) // a takeover is announced for five
+	must(t, run("", inside(lan.client, "ip", "neigh", "replace", l.o.Service, "lladdr", was, "dev", linkName, "nud", "stale")...))
 	must(t, l.Heal())
+	err = poll(10*time.Second, func() (bool, error) {
+		argv := inside(lan.client, "ip", "neigh", "show", "to", l.o.Service)
+		out, err := exec.Command(argv[0], argv[1:]...).Output()
+		return strings.Contains(string(out), is), err
+	})
+	if err != nil {
+		t.Errorf("the address was not announced after the heal: %v", err)
+	}
 	_, err = on.WaitCluster("it is a member and in sync again", 30*time.Second, func(c Cluster) bool { owner, in := c.Claim(); return owner == off.Side.String() && len(in) == 2 })
 	must(t, err)
 	if now, err := l.owner(5 * time.Second); err != nil || now != off {
