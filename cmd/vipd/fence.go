@@ -76,7 +76,7 @@ func (s *server) arm(out outside) error {
 	s.fencer.Store(f)
 	attrs := []any{"toc", string(c.TOC), "watchdog", c.Watchdog, "timeout", c.WatchdogTimeout.String()}
 	if d, ok := w.(*frunner.Device); ok {
-		attrs = append(attrs, "driver", d.Identity)
+		attrs = append(attrs, "driver", d.Identity, "counts", d.Timeout.String())
 		if !d.Wayout {
 			s.o.Log.Warn("the watchdog cannot be disarmed (nowayout): this machine is reset after every end of vipd")
 		}

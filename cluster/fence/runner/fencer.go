@@ -14,6 +14,9 @@ import (
 
 // Watchdog is a countdown that resets the machine unless it is begun anew.
 type Watchdog interface {
+	// Counts is what it counts from one feed to the reset, which may be less than it was
+	// asked for; 0: it does not say.
+	Counts() time.Duration
 	Feed() error
 	// Disarm ends the countdown and closes the device. An error says that the machine
 	// may be reset all the same.
@@ -41,7 +44,7 @@ type Options struct {
 	Mode     fence.Mode // not off
 	Program  string
 	Node     string
-	Timeout  time.Duration // of the watchdog
+	Timeout  time.Duration // of the watchdog; one that counts less is fed by that
 	Parts    []Part
 	Watchdog Watchdog
 	Host     Host
@@ -84,6 +87,9 @@ const (
 
 // Start begins to feed.
 func Start(o Options) (*Fencer, error) {
+	if d := o.Watchdog.Counts(); d > 0 {
+		o.Timeout = min(o.Timeout, d)
+	}
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, err

@@ -36,11 +36,14 @@ type notes struct {
 	lines    []string
 	resets   []fence.Mode
 	order    []string
+	counts   time.Duration
 	refuses  error // to be reset
 	starved  error // what Feed says
 }
 
 func (b *box) do(f func()) { b.mu.Lock(); defer b.mu.Unlock(); f() }
+
+func (b *box) Counts() time.Duration { return b.counts }
 
 func (b *box) Feed() error { b.mu.Lock(); defer b.mu.Unlock(); b.feeds++; return b.starved }
 
@@ -124,6 +127,17 @@ func TestAbandonedWatchdogGoesHungry(t *testing.T) {
 	if s := b.seen(); s.feeds != end.feeds || s.disarmed != 0 || len(s.resets) != 0 || len(s.lines) != 1 {
 		t.Errorf("%+v", s)
 	}
+}
+
+// A driver whose time is fixed may count less than it was asked for.
+func TestWatchdogThatCountsLessIsFedInTime(t *testing.T) {
+	b := &box{notes: notes{counts: 40 * time.Millisecond}}
+	f, err := Start(Options{Mode: fence.Reset, Timeout: time.Hour, Watchdog: b, Host: b, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Stop)
+	wait(t, "it is fed", func() bool { return b.seen().feeds > 3 })
 }
 
 func TestPartThatHangsIsToldAndKeepsTheWatchdogHungry(t *testing.T) {

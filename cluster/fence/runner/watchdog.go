@@ -100,6 +100,9 @@ func noWayout(path string) bool {
 	return err == nil && strings.TrimSpace(string(b)) == "1"
 }
 
+// Counts is its timeout.
+func (d *Device) Counts() time.Duration { return d.Timeout }
+
 // Feed begins the countdown anew. Any byte but a V does.
 func (d *Device) Feed() error {
 	if _, err := unix.Write(d.fd, []byte{0}); err != nil {
