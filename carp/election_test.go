@@ -97,6 +97,22 @@ func TestStartDelayCountsFromTheLink(t *testing.T) {
 	}
 }
 
+// A master is judged by what it says itself, not by what another one said before it.
+func TestMasterGoesByItsOwnPace(t *testing.T) {
+	x := started(t, NewVRRP(Config{Self: self, Priority: 200, Interval: Second, DeadRatio: 3, Preempt: true}))
+	x.do(0, Event{Kind: EvHeard, Advert: Advert{From: other, Every: 10 * Second, Priority: 250}})
+	x.is(Backup)
+	x.sleepless(60 * Second)
+	x.is(Master)
+	if d := Duration(x.m.Stands() - x.now); d > 4*Second {
+		t.Errorf("it stands for %d ms without a step", d/Millisecond)
+	}
+	x.do(20*Second, Event{Kind: EvTick}).is(Backup)
+	if a := x.sent(); len(a) != 0 {
+		t.Errorf("it stood still for 20 s, and said %+v", a)
+	}
+}
+
 func TestUnfitNodeNeverBecomesMaster(t *testing.T) {
 	x := started(t, NewVRRP(Config{Self: self, Priority: 255, Interval: Second}))
 	x.do(0, Event{Kind: EvTick}).is(Master) // whose address it is

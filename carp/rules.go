@@ -66,9 +66,10 @@ func (vrrpRules) priority(m *Machine) uint8 {
 
 func (vrrpRules) every(m *Machine) Duration { return m.cfg.Interval }
 
-// pace is the interval of the master that was heard.
+// pace is the interval of the master that was heard, or of this one: the others go by
+// what it says itself.
 func (vrrpRules) pace(m *Machine) Duration {
-	if m.everHeard {
+	if m.everHeard && m.state != Master {
 		return m.heard.Every
 	}
 	return m.cfg.Interval
