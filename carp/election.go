@@ -146,7 +146,7 @@ type rules interface {
 	// down is the silence after which a master counts as dead.
 	down(m *Machine) Duration
 	// rank is above 0 if a packet's sender ranks above this node, below 0 if it ranks
-	// below, and 0 if this packet does not tell.
+	// below, and 0 if they are equal.
 	rank(m *Machine, a *Advert) int
 	// advert is the packet to send.
 	advert(m *Machine, leaving bool) Advert
@@ -329,7 +329,7 @@ func (m *Machine) onHeard(a *Advert, out []Effect) []Effect {
 	}
 	rank := m.rules.rank(m, a)
 	if m.state == Master {
-		if rank > 0 && !a.Leaving {
+		if cmp.Or(rank, m.tie(a)) > 0 && !a.Leaving {
 			m.note(a)
 			return m.become(Backup, "a better master advertises: "+a.From.String(), out)
 		}
@@ -361,7 +361,7 @@ func (m *Machine) defend(a *Advert, out []Effect) []Effect {
 	return m.send(out)
 }
 
-// tie ranks an equal by its address.
+// tie ranks an equal master by its address; 0: that does not tell.
 func (m *Machine) tie(a *Advert) int {
 	if m.cfg.Self.Is4() != a.From.Is4() {
 		return 0

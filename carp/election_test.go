@@ -113,6 +113,28 @@ func TestMasterGoesByItsOwnPace(t *testing.T) {
 	}
 }
 
+// A backup leaves a master alone that is not worse (RFC 9568, 6.4.2; carp(4) of the BSDs).
+// Of two that are masters at once the one with the lower address goes.
+func TestEqualMasterIsNotPreempted(t *testing.T) {
+	low := netip.MustParseAddr("10.0.0.0")
+	for name, make := range map[string]func(Config) *Machine{"vrrp": NewVRRP, "carp": NewCARP} {
+		cfg := Config{Self: self, Priority: 200, Interval: Second, Advbase: 1, Preempt: true}
+		x := started(t, make(cfg))
+		for range 8 {
+			x.do(Second, Event{Kind: EvHeard, Advert: Advert{From: low, Every: Second, Priority: 200}})
+			if r := x.reason(); r != "" && r != "INIT -> BACKUP (started)" {
+				t.Fatalf("%s: %s", name, r)
+			}
+		}
+		x = master(t, make(cfg))
+		x.do(0, Event{Kind: EvHeard, Advert: Advert{From: low, Every: Second, Priority: 200}}).is(Master)
+		x.do(0, Event{Kind: EvHeard, Advert: Advert{From: other, Every: Second, Priority: 200}}).is(Backup)
+		x.do(0, Event{Kind: EvHeard, Advert: Advert{From: other, Every: 2 * Second, Priority: 199}})
+		x.sleepless(5 * Second)
+		x.is(Master)
+	}
+}
+
 func TestUnfitNodeNeverBecomesMaster(t *testing.T) {
 	x := started(t, NewVRRP(Config{Self: self, Priority: 255, Interval: Second}))
 	x.do(0, Event{Kind: EvTick}).is(Master) // whose address it is

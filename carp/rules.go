@@ -3,8 +3,9 @@ package carp
 import "cmp"
 
 // Both protocols: the master advertises, a backup that hears nothing for long
-// enough takes over, and of two masters the better stays. They differ in what makes
-// one better and in who sets the pace.
+// enough takes over, and of two masters the better stays: of equals the one with the
+// higher address. A backup leaves an equal master alone. They differ in what makes one
+// better and in who sets the pace.
 
 // carpRules: who advertises more often is better. Each node goes by its own pace.
 type carpRules struct{}
@@ -34,9 +35,7 @@ func (c carpRules) down(m *Machine) Duration {
 	return Duration(m.cfg.DeadRatio)*Duration(m.cfg.Advbase)*Second + Duration(c.skew(m))*Second/256
 }
 
-func (c carpRules) rank(m *Machine, a *Advert) int {
-	return cmp.Or(cmp.Compare(c.every(m), a.Every), m.tie(a))
-}
+func (c carpRules) rank(m *Machine, a *Advert) int { return cmp.Compare(c.every(m), a.Every) }
 
 func (c carpRules) advert(m *Machine, leaving bool) Advert {
 	a := Advert{From: m.cfg.Self, Every: c.every(m), Leaving: leaving}
@@ -84,9 +83,7 @@ func (v vrrpRules) down(m *Machine) Duration {
 	return Duration(m.cfg.DeadRatio)*v.pace(m) + v.left(m)
 }
 
-func (v vrrpRules) rank(m *Machine, a *Advert) int {
-	return cmp.Or(cmp.Compare(a.Priority, v.priority(m)), m.tie(a))
-}
+func (v vrrpRules) rank(m *Machine, a *Advert) int { return cmp.Compare(a.Priority, v.priority(m)) }
 
 func (v vrrpRules) advert(m *Machine, leaving bool) Advert {
 	a := Advert{From: m.cfg.Self, Every: m.cfg.Interval, Priority: v.priority(m), Leaving: leaving}
