@@ -30,7 +30,11 @@ type (
 
 // Promise is for how long a member that confirms accepts no view that takes something
 // from the owner. With a watchdog it is no shorter than that takes: a machine that is
-// reset because it lost its lease, or stands still, is down before another one serves.
+// reset because it lost its lease, or stands still while it has one that was renewed
+// just before, is down before another one serves. One that was cut off first, and stands
+// still when its lease is almost over, was fed later than it was renewed and is reset
+// later: storage and addresses end with the lease all the same, but what a group runs
+// besides (one without storage has nothing else) may go on for up to a lease more.
 func Promise(lease, watchdog Duration) Duration {
 	d := max(lease, watchdog)
 	return d + Margin(d)
