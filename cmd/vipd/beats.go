@@ -15,13 +15,8 @@ import (
 // kindReport is the kind of the heartbeats' bodies that are reports of groups.
 const kindReport = beat.FirstKind
 
-const (
-	// reportEvery is the time between two looks whether there is something new to
-	// report.
-	reportEvery = 100 * time.Millisecond
-	// maxTold bounds what heartbeats brought and nobody took yet: they come again.
-	maxTold = 64
-)
+// reportEvery is the time between two looks whether there is something new to report.
+const reportEvery = 100 * time.Millisecond
 
 var errEnded = errors.New("the heartbeats ended")
 
@@ -30,11 +25,18 @@ type beats struct {
 	s     *server
 	run   *brunner.Runner
 	names map[beat.NodeID]string
-	told  chan beat.Effect
 	doubt *jeopardy
 	end   context.CancelCauseFunc
 	ended <-chan struct{}
 	wg    sync.WaitGroup
+
+	mu   sync.Mutex
+	told map[beat.NodeID]beat.Effect // that nobody took yet: the last report of each node, or its loss
+	wake chan struct{}               // there is one
+}
+
+func newBeats(s *server) *beats {
+	return &beats{s: s, names: map[beat.NodeID]string{}, doubt: newJeopardy(len(s.groups)), told: map[beat.NodeID]beat.Effect{}, wake: make(chan struct{}, 1)}
 }
 
 // startBeats begins to hear the other nodes, and to be heard. Without heartbeats the
@@ -42,7 +44,7 @@ type beats struct {
 func (s *server) startBeats() {
 	c := s.o.Conf
 	h := c.Cluster.Heartbeat
-	b := &beats{s: s, names: map[beat.NodeID]string{}, told: make(chan beat.Effect, maxTold), doubt: newJeopardy(len(s.groups))}
+	b := newBeats(s)
 	o := brunner.Options{
 		Cluster: c.Cluster.Name, Self: beatNode(s.o.Node), Port: h.Port, Interval: h.Interval, Trouble: h.Trouble, Timeout: h.Timeout,
 		Shared: c.SharedHash(), Log: s.o.Log, Mute: s.quorum.mute, Tell: b.hear,
@@ -139,11 +141,15 @@ func (b *beats) hear(e beat.Effect) {
 	if q := b.s.quorum; q != nil {
 		q.hear(e)
 	}
-	if e.Kind == beat.EffDeliver && e.Body.Kind != kindReport {
+	if e.Kind == beat.EffDeliver && e.Body.Kind != kindReport || e.Kind == beat.EffNode && e.Up {
 		return
 	}
+	// A report is all that there is to know of a node, and comes again; its loss does not.
+	b.mu.Lock()
+	b.told[e.Node] = e
+	b.mu.Unlock()
 	select {
-	case b.told <- e:
+	case b.wake <- struct{}{}:
 	default:
 	}
 }
@@ -167,16 +173,24 @@ func (b *beats) take(ctx context.Context) {
 			return
 		case <-b.doubt.wake:
 			b.disable()
-		case e := <-b.told:
-			name := b.names[e.Node]
-			switch {
-			case e.Kind == beat.EffNode && !e.Up:
-				b.s.Lost(name)
-			case e.Kind == beat.EffDeliver:
-				if err := b.s.Heard(name, e.Body.Data); err != nil {
-					b.s.o.Log.Warn("a report cannot be read", "node", name, "reason", err)
-				}
+		case <-b.wake:
+			b.mu.Lock()
+			told := b.told
+			b.told = map[beat.NodeID]beat.Effect{}
+			b.mu.Unlock()
+			for id, e := range told {
+				b.tell(b.names[id], e)
 			}
 		}
+	}
+}
+
+func (b *beats) tell(node string, e beat.Effect) {
+	if e.Kind == beat.EffNode {
+		b.s.Lost(node)
+		return
+	}
+	if err := b.s.Heard(node, e.Body.Data); err != nil {
+		b.s.o.Log.Warn("a report cannot be read", "node", node, "reason", err)
 	}
 }

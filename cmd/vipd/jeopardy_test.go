@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -11,7 +12,8 @@ import (
 func TestJeopardy(t *testing.T) {
 	servers, _ := newPair(t)
 	s := servers[0]
-	b := &beats{s: s, names: map[beat.NodeID]string{1: "bravo"}, doubt: newJeopardy(len(s.groups))}
+	b := newBeats(s)
+	b.names[1] = "bravo"
 	lost := func(jeopardy bool) beat.Effect {
 		return beat.Effect{Kind: beat.EffNode, Node: 1, Jeopardy: jeopardy}
 	}
@@ -53,4 +55,23 @@ func TestJeopardy(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "it is cleared", func() bool { return !s.Groups()[0].AutoDisabled })
+}
+
+// Reports come again, the loss of a node does not: it counts however many nobody took yet.
+func TestLossIsHeardAmongReports(t *testing.T) {
+	servers, _ := newPair(t)
+	b := newBeats(servers[0])
+	b.names[1] = "bravo"
+	for range 1000 {
+		b.hear(beat.Effect{Kind: beat.EffDeliver, Node: 1, Body: beat.Body{Kind: kindReport, Data: servers[1].Report()}})
+	}
+	b.hear(beat.Effect{Kind: beat.EffNode, Node: 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); b.take(ctx) }()
+	defer func() { cancel(); <-ended }()
+	eventually(t, "bravo is lost", func() bool {
+		sum := servers[0].ClusterSummary()
+		return len(sum.Systems) == 2 && sum.Systems[1].State == "faulted"
+	})
 }
