@@ -83,7 +83,7 @@ func (h *host) beat(t *testing.T, o runner.Options) *process {
 	t.Helper()
 	b, err := json.Marshal(struct {
 		runner.Options
-		Log, Tell *int `json:",omitempty"` // in place of the options', which are no data
+		Log, Tell, Mute *int `json:",omitempty"` // in place of the options', which are no data
 	}{Options: o})
 	must(t, err)
 	return h.start(t, "beater", program(t, "beater"), string(b))
