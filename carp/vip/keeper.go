@@ -280,7 +280,7 @@ func addr(p netip.Prefix, seconds int) *netlink.Addr {
 }
 
 // Present tells which of the addresses stand on which interface, whoever put them
-// there.
+// there: one that a dead process left runs out, and must take no other along.
 func (k *Keeper) Present() (map[netip.Prefix]string, error) {
 	found := map[netip.Prefix]string{}
 	for _, name := range k.o.Interfaces {
@@ -299,6 +299,7 @@ func (k *Keeper) Present() (map[netip.Prefix]string, error) {
 			}
 			for _, p := range k.o.Addresses {
 				if p.Addr() == ip.Unmap() {
+					k.promote(name)
 					found[p] = name
 				}
 			}

@@ -112,6 +112,35 @@ func TestOwnAddressOutlivesTheServiceAddress(t *testing.T) {
 	}
 }
 
+// So it is with a service address that somebody else has left, as soon as one looks.
+func TestOwnAddressOutlivesOneThatWasLeft(t *testing.T) {
+	needNet(t)
+	t.Parallel()
+	for name, look := range map[string]func(*vip.Keeper) error{
+		"looked at":  func(k *vip.Keeper) error { _, err := k.Present(); return err },
+		"taken down": func(k *vip.Keeper) error { return k.Down() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLAN(t, 1, 1)
+			a := l.hosts[0]
+			const own = "10.9.0.1"
+			a.sh("ip addr del " + own + "/24 dev eth0")
+			a.sh("ip addr add " + service4 + "/24 dev eth0 valid_lft 2 preferred_lft 2")
+			a.sh("ip addr add " + own + "/24 dev eth0")
+			k := vip.New(vip.Options{
+				Group: "g", Addresses: []netip.Prefix{netip.MustParsePrefix(service4 + "/24")}, Interfaces: []string{"eth0"},
+				Lifetime: time.Second, Log: slog.New(slog.DiscardHandler),
+			})
+			must(t, a.inside(func() error { return look(k) }))
+			eventually(t, 10*time.Second, "the service address is gone", func() bool { return !a.has(service4) })
+			if !a.has(own) {
+				t.Error("the machine's own address went with it")
+			}
+		})
+	}
+}
+
 // Who gives up while it asks whether somebody has the address does not know, and must not
 // set it.
 func TestUpThatIsGivenUp(t *testing.T) {
