@@ -198,7 +198,9 @@ func (q *quorum) mute() string {
 	if _, failed := q.takesPart(); failed != nil {
 		return "this node takes no part in the cluster any more"
 	}
-	if at := view.Instant(q.answered.Load()); at != 0 && time.Duration(now()-at) > q.s.o.Conf.Cluster.Heartbeat.Timeout {
+	// Not before its lease is over, if it had one: until then a slow disk does no harm.
+	c := &q.s.o.Conf.Cluster
+	if at := view.Instant(q.answered.Load()); at != 0 && time.Duration(now()-at) > max(c.Heartbeat.Timeout, c.Lease) {
 		return "its votes do not answer: does the disk under vipd.state?"
 	}
 	return ""
