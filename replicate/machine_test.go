@@ -313,9 +313,10 @@ func TestTranscriptTakeover(t *testing.T) {
 	s.compare("takeover")
 }
 
-// If nothing can record that this replica is bad its requests fail, and it can step down
-// for the peer that has everything.
-func TestStepDownAlthoughNothingRecordsTheBadReplica(t *testing.T) {
+// unmarked is a linked primary whose disk failed, and nothing could record that its replica
+// is bad.
+func unmarked(t *testing.T) *script {
+	t.Helper()
 	s := newScript(t, scriptSuper())
 	s.primary()
 	s.silently(func() {
@@ -330,6 +331,13 @@ func TestStepDownAlthoughNothingRecordsTheBadReplica(t *testing.T) {
 			s.fails(s.open[0].label, "I/O error")
 		}
 	})
+	return s
+}
+
+// If nothing can record that this replica is bad its requests fail, and it can step down
+// for the peer that has everything.
+func TestStepDownAlthoughNothingRecordsTheBadReplica(t *testing.T) {
+	s := unmarked(t)
 	if err, ok := s.replies[2]; !ok || err == OK {
 		t.Fatalf("replies %v", s.replies)
 	}
@@ -350,19 +358,8 @@ func TestStepDownAlthoughNothingRecordsTheBadReplica(t *testing.T) {
 
 // Nor does a suspension that ends change that: requests go on failing, and nobody waits.
 func TestSuspensionAfterNothingRecordedTheBadReplica(t *testing.T) {
-	s := newScript(t, scriptSuper())
-	s.primary()
+	s := unmarked(t)
 	s.silently(func() {
-		s.write(1, 0, block)
-		s.settle()
-		s.write(2, 8*block, block)
-		s.says(Msg{Kind: MsgWrote, Seqs: []uint64{s.m.seq}})
-		s.fails("disk write", "no space left on device")
-		s.sent = nil
-		s.says(Msg{Kind: MsgTookOver, Control: &TakeOver{Localcnt: 1, Lineage: history(1, 2)}})
-		for len(s.open) > 0 {
-			s.fails(s.open[0].label, "I/O error")
-		}
 		s.order(Command{Kind: CmdSuspend})
 		s.order(Command{Kind: CmdResume})
 		s.write(3, 16*block, block)
