@@ -14,7 +14,8 @@ import (
 //     were promised may be gone with it, as with a component restored from a copy
 //     (restore.go), and the same judges are deaf from then on.
 //   - the newest log copy or a page of the map is gone or old: bits of the dirty map
-//     are missing. The sectors of just these blocks are marked as lies are (lies.go).
+//     are missing, or taken for durable although the medium lacks them. The sectors of
+//     just these blocks are marked as lies are (lies.go).
 
 // metaLie is armed for the next opening.
 type metaLie uint8
@@ -89,6 +90,9 @@ func (n *node) lieAtOpen(img *metadata.Image) {
 		n.recovering = false
 	}
 	lost := n.markLost(truth.Dirty, st.Dirty)
+	if lie == tellOld && part == 4 {
+		n.markLost(st.Dirty, truth.Dirty) // it takes them for marked on the medium
+	}
 	switch {
 	case lost && lie == tellOther && part == 4:
 		w.violate("metadata", "%s: a page that is not the map's was taken for it", n.name)

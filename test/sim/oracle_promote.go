@@ -78,8 +78,9 @@ func (n *node) oracleCommand(c *replicate.Command) {
 func (n *node) oracleAnswer(o *order) {
 	switch {
 	case o.kind == replicate.CmdRecover && o.answer != nil && o.answer.Code != replicate.RefusedIO:
-		// (A commit that failed may have reached the medium all the same.)
-		if !n.judge.sb.Marks.Has(metadata.Inconsistent) {
+		// (A commit that failed may have reached the medium all the same. One that was
+		// refused because another one is carried out ends nothing.)
+		if !n.judge.sb.Marks.Has(metadata.Inconsistent) && !n.toRecover(o) {
 			n.recovering = false
 		}
 	case o.kind == replicate.CmdRole && o.role != metadata.Primary && o.answer == nil && !o.force && o.was:
@@ -88,6 +89,16 @@ func (n *node) oracleAnswer(o *order) {
 	if o.kind == replicate.CmdRole && o.role == metadata.Primary && o.answer == nil && n.prov == provNone {
 		n.w.violate("promote", "%s: promotion answered with success, but there is no provider", n.name)
 	}
+}
+
+// toRecover says whether another order to give up the data is under way.
+func (n *node) toRecover(but *order) bool {
+	for _, o := range n.commands {
+		if o != but && o.kind == replicate.CmdRecover {
+			return true
+		}
+	}
+	return false
 }
 
 // demoted: a clean demotion flushed both replicas.

@@ -30,4 +30,6 @@ var NamedSeeds = []NamedSeed{
 	{3040086472, "alone-before-the-agreement", "a primary raised between its promotion and the agreement with a peer that was there, stood still at that moment, and acknowledged when it woke without asking"},
 	{4310019715, "room-beside-what-is-wanted", "a small log was full, and room for a long write was sought in its own extents, which had left for the map already: a commit without end"},
 	{4310130725, "room-beside-what-is-wanted-again", "the same on a secondary whose primary had lost its disk"},
+	{5210040473, "older-map-with-more-bits", "the judge counted on bits that an older page of the map, read by a lying disk, had and the medium had not"},
+	{5210126551, "recover-twice", "the judge took an order to recover that was refused, for another one was carried out, for the end of that one"},
 }
