@@ -29,7 +29,9 @@ func TestElectionWithoutAddresses(t *testing.T) {
 					return h.start(t, "elector", append([]string{elector(t), "-proto", proto, "-if", "eth0", head[0], rank[i]}, head[1:]...)...)
 				}
 				w := l.hosts[2].wire(t)
-				p, q := start(a, 0), start(b, 1)
+				p := start(a, 0)
+				eventually(t, 15*time.Second, "a master", func() bool { return p.state() == "MASTER" })
+				q := start(b, 1) // not before: who is late does not preempt
 				eventually(t, 15*time.Second, "one master", func() bool {
 					return p.state() == "MASTER" && q.state() == "BACKUP" && q.stats().Received > 1
 				})
