@@ -289,7 +289,7 @@ func TestDialerPassesSilentPaths(t *testing.T) {
 		}
 		began := time.Now()
 		s := <-done
-		if w := time.Since(began); w > time.Second {
+		if w := time.Since(began); w > helloTimeout/2 {
 			t.Errorf("silent path first %v: the session came after %v", first, w)
 		}
 		q := <-got
@@ -364,7 +364,7 @@ func TestDialerTellsOfSilenceOnce(t *testing.T) {
 	}
 	cancel()
 	<-done
-	if len(told) > 0 || o.Metrics.DialFailures.Load() != 2 {
+	if len(told) > 0 || o.Metrics.DialFailures.Load() < 2 {
 		t.Errorf("told %d times more, %d failures", len(told), o.Metrics.DialFailures.Load())
 	}
 }
