@@ -12,20 +12,27 @@ import (
 	"time"
 )
 
-// twoPaths is a bravo with two addresses and an alpha that knows both, after a
-// path where nobody listens.
-func twoPaths(t *testing.T) (*Dialer, chan *Session) {
+// listen is a node with one endpoint, whoever asks.
+func listen(t *testing.T, node string, ep *Endpoint, addresses ...string) *Listener {
 	t.Helper()
-	got := make(chan *Session, 4)
-	ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
 	l, err := Listen(ListenerOptions{
-		Cluster: "c", Node: "bravo", Addresses: []string{"127.0.0.2:0", "127.1.0.2:0"},
+		Cluster: "c", Node: node, Addresses: addresses,
 		Lookup: func(string, string) (*Endpoint, error) { return ep, nil },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
+	return l
+}
+
+// twoPaths is a bravo with two addresses and an alpha that knows both, after a
+// path where nobody listens.
+func twoPaths(t *testing.T) (*Dialer, chan *Session) {
+	t.Helper()
+	got := make(chan *Session, 4)
+	ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
+	l := listen(t, "bravo", ep, "127.0.0.2:0", "127.1.0.2:0")
 	closed, err := net.Listen("tcp", "127.2.0.2:0")
 	if err != nil {
 		t.Fatal(err)
@@ -200,14 +207,7 @@ func TestDialerGoesOnAfterARefusal(t *testing.T) {
 	var addrs []string
 	for _, node := range []string{"charlie", "bravo"} {
 		ep := &Endpoint{Options: options(node), Session: func(s *Session) { got <- s }}
-		l, err := Listen(ListenerOptions{
-			Cluster: "c", Node: node, Addresses: []string{"127.0.0.1:0"},
-			Lookup: func(string, string) (*Endpoint, error) { return ep, nil },
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(l.Close)
+		l := listen(t, node, ep, "127.0.0.1:0")
 		addrs = append(addrs, l.Addrs()[0].String())
 	}
 	var refused *Refused
@@ -260,14 +260,7 @@ func TestDialerPassesSilentPaths(t *testing.T) {
 			}
 			return errors.New("role is init")
 		}}
-		l, err := Listen(ListenerOptions{
-			Cluster: "c", Node: "bravo", Addresses: []string{"127.0.0.1:0"},
-			Lookup: func(string, string) (*Endpoint, error) { return ep, nil },
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(l.Close)
+		l := listen(t, "bravo", ep, "127.0.0.1:0")
 		paths := []Path{{"", l.Addrs()[0].String()}, {"", mute(t)}}
 		if first {
 			slices.Reverse(paths)
@@ -301,14 +294,7 @@ func TestDialerPassesSilentPaths(t *testing.T) {
 // What is told of a round: a refusal at once, and silence only if it was all that came.
 func TestDialerTellsWhatARoundWas(t *testing.T) {
 	ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { s.Close("") }, Ready: func() error { return errors.New("role is init") }}
-	l, err := Listen(ListenerOptions{
-		Cluster: "c", Node: "bravo", Addresses: []string{"127.0.0.1:0"},
-		Lookup: func(string, string) (*Endpoint, error) { return ep, nil },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.Close)
+	l := listen(t, "bravo", ep, "127.0.0.1:0")
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
