@@ -30,7 +30,8 @@ type nodeJudge struct {
 	gone    int     // how many were taken from its front
 
 	alone       bool // acknowledged something that its peer lacks, since they were equal last
-	unheard     bool // raised by a write of which no machine heard that it was durable
+	asked       bool // its primary, whose disk failed, asked it to take over
+	unheard     bool // raised by a write of which no machine heard that it was durable, or for a primary that never heard
 	primaryOnce bool // was primary since data flowed last between the two
 	forced      bool // promoted by force since
 	ordered     bool // somebody ordered that since a sync into it was completed
@@ -107,8 +108,10 @@ func (n *node) judgeSuper() {
 	switch {
 	case !sb.Marks.Has(metadata.Raised):
 		j.unheard = false
-	case !old.Marks.Has(metadata.Raised) && !n.committed:
-		j.unheard = true // refused or cut off, and there nevertheless
+	case !old.Marks.Has(metadata.Raised) && (!n.committed || j.asked && !n.primary):
+		// Refused or cut off, and there nevertheless; or taken over for a primary that
+		// acknowledges nothing before it hears of that.
+		j.unheard = true
 	}
 	if n.w.trace != nil {
 		n.w.tracef("%s: durable %d/%d epoch %d.%d marks %s pair %s prev %s", n.name, sb.Localcnt, sb.Remotecnt, sb.Epoch.Number, sb.Epoch.Node, sb.Marks, sb.Pair, sb.PairPrev)
@@ -239,6 +242,7 @@ func (w *World) oracleSent(s *session, n *node, m *replicate.Msg) {
 	case replicate.MsgFacts:
 		n.oracleQuiet(m)
 		s.flow[n.id] = false
+		n.judge.asked = false
 	case replicate.MsgRenegotiate:
 		s.flow[n.id] = false
 	case replicate.MsgSyncEnd, replicate.MsgSyncEnded:
@@ -262,6 +266,10 @@ func (w *World) oracleDelivered(s *session, n *node, m *replicate.Msg, it *strea
 		w.flowBegins(s, n)
 	case replicate.MsgRenegotiate:
 		s.flow[n.id] = false
+	case replicate.MsgTakeOver:
+		n.judge.asked = true
+	case replicate.MsgTookOver:
+		w.peerOf(n).judge.unheard = false
 	case replicate.MsgWrite:
 		for _, st := range it.data {
 			if st != 0 && !lied(st) && st != poison {

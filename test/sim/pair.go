@@ -230,7 +230,7 @@ func (p *Pair) Written() bool { return p.w.prof.Mode == replicate.Fullsync }
 
 // Parted says whether both replicas have a history of their own, on stable storage. One
 // that nobody heard of, and by which nothing was acknowledged, is none: a node raised, and
-// died or was refused by its disk before it could say so (replication 12).
+// died, was refused by its disk or was cut off before it could say so (replication 12).
 func (p *Pair) Parted() bool {
 	a, b := &p.w.nodes[0].judge, &p.w.nodes[1].judge
 	if a.unheard && !a.alone || b.unheard && !b.alone {

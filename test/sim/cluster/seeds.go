@@ -31,5 +31,6 @@ var NamedSeeds = []struct {
 	{38000467, "the judge: what the source of a sync lost with its power the target cannot have"},
 	{39054371, "the judge: who makes a replica anew puts the resource to init first, also if it is and its disk failed"},
 	{36013654, "the judge: a person has the owner itself promote a replica that is not whole"},
+	{52004647, "the judge: a primary whose disk failed never heard that its peer had taken over, and acknowledged nothing by that"},
 	{7082, "a flush without a lease kept a forced demotion from ending"},
 }
