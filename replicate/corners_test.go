@@ -259,3 +259,34 @@ func TestStatusOfTwoSecondariesSaysWhoIsToBePrimary(t *testing.T) {
 		}
 	}
 }
+
+// A write that resume --error ended is on this disk, and may never come to the peer whose
+// data a primary with a bad replica shows: nobody reads it before the peer has it too.
+func TestWriteThatEndedInAnErrorIsNotReadHereAlone(t *testing.T) {
+	s := newScript(t, scriptSuper(func(sb *metadata.Superblock) { sb.Marks = metadata.Inconsistent }))
+	s.dirty = make([]byte, 64)
+	s.dirty[8] = 1 // a window that the peer never sends
+	s.silently(func() {
+		s.primary()
+		if s.m.phase != linked || s.m.sync.direction != fromPeer {
+			t.Fatalf("phase %v, sync %v", s.m.phase, s.m.sync.direction)
+		}
+		s.write(1, 0, block)
+		for s.m.journal > 0 {
+			s.done("commit")
+		}
+		s.done("disk write")
+		s.order(Command{Kind: CmdSuspend})
+		s.order(Command{Kind: CmdResume, WithError: true})
+		s.order(Command{Kind: CmdResume})
+		s.request(ReqRead, 2, 0, block)
+		s.none("disk read")
+		if err, ok := s.replies[1]; !ok || err == OK {
+			t.Fatalf("the write: answered %v with %v", ok, err)
+		}
+		s.settle() // the peer has it now
+	})
+	if err, ok := s.replies[2]; !ok || err != OK {
+		t.Errorf("the read: answered %v with %v", ok, err)
+	}
+}

@@ -274,11 +274,15 @@ func (m *Machine) demanded() part {
 	return asked
 }
 
-// answer replies to the application and lets go of the range.
+// answer replies to the application and lets go of the range. Where the peer's replica is
+// the one that counts, a write that failed keeps it until the peer has that too, or the
+// connection is gone and the block with it: nobody reads here what may not last.
 func (m *Machine) answer(r *req, err Err) {
 	m.reply(r, err)
-	m.unlock(r)
 	r.state, r.broken = rAnswered, err != OK
+	if !r.broken || m.sound() {
+		m.unlock(r)
+	}
 	m.settleWrite(r)
 }
 

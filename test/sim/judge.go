@@ -415,7 +415,7 @@ func (n *node) syncCompleted(p *node) {
 	}
 	j.wild = p.judge.wild
 	j.alone = false
-	n.recovering, j.ordered = false, false
+	n.recovering, j.ordered = false, n.forcing()
 	if j.term == 0 {
 		// What this node acknowledged earlier and did not flush is now what the source
 		// has of it.

@@ -38,6 +38,16 @@ func (n *node) oracleForced(old *metadata.Superblock) {
 	n.w.violate("promote", "%s: its superblock says forced instead of %s, although nobody ordered a promotion by force", n.name, old.Marks)
 }
 
+// forcing says whether an order to promote by force is being carried out.
+func (n *node) forcing() bool {
+	for _, o := range n.commands {
+		if o.kind == replicate.CmdRole && o.role == metadata.Primary && o.force && !o.done {
+			return true
+		}
+	}
+	return false
+}
+
 // lostMeanwhile says whether the peer was still connected when the order to promote
 // came: nothing can keep it from going away afterwards, and the primary suspends.
 func (n *node) lostMeanwhile() bool {

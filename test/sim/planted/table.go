@@ -162,6 +162,10 @@ var Bugs = []Bug{
 		{"replicate/link.go", "	m.seq = 0\n	if m.sound() {\n", "	m.seq = 0\n	m.peerInstance = m.peer.Instance\n	if m.sound() {\n"},
 	}},
 
+	{Name: "let go at once of what failed on a bad replica", Test: "./replicate -run TestWriteThatEndedInAnErrorIsNotReadHereAlone", Edits: []Edit{
+		{"replicate/primary.go", "	if !r.broken || m.sound() {\n		m.unlock(r)\n	}\n", "	m.unlock(r)\n"},
+	}},
+
 	// Counters and marks.
 	{Name: "forget to raise localcnt for a flush", Oracle: "durable", Runs: 600, Took: 24, Edits: []Edit{
 		{"replicate/flush.go", "	if !r.backed && m.unbacked && len(r.askers) > 0 && !m.mayAnswerAlone() {\n		return\n	}\n", ""},
