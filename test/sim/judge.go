@@ -399,12 +399,12 @@ func (n *node) syncCompleted(p *node) {
 	w, j := n.w, &n.judge
 	n.moment(momentSynced)
 	if w.prof.Mode == replicate.Async {
-		// The source may have flushed more since; the target follows. Where the floor
-		// is no zeroes, zeroes prove nothing: they may be older, and the newer ones that
-		// would be permitted may never have come here.
+		// The source may have flushed more since; the target follows. Zeroes prove
+		// nothing: they may be older than the floor, and what comes between the two may
+		// still be on its way.
 		for i, f := range p.judge.given {
 			j.floor[i] = 0
-			if f != 0 && i < len(n.disk.stable) && (n.disk.stable[i] != 0 || w.ledger.writes[f].zero) {
+			if f != 0 && i < len(n.disk.stable) && n.disk.stable[i] != 0 {
 				if _, ok := w.ledger.permitted(i, n.disk.stable[i], f); ok {
 					j.floor[i] = f
 				}
