@@ -85,7 +85,7 @@ func (l *Listener) tell(x *stranger, theirs *hello, err error) {
 // control authenticates a control connection and waits for its data connection.
 func (l *Listener) control(x *stranger, ep *Endpoint, theirs *hello, raw []byte) (bool, error) {
 	id := randomHex(sessionBytes)
-	p := &pending{ep: ep, data: make(chan *net.TCPConn, 1)}
+	p := &pending{ep: ep, path: theirs.Path, data: make(chan *net.TCPConn, 1)}
 	registered := false
 	s, err := serverAnswer(x.conn, &ep.Options, theirs, raw, id, ep.Key, func(s *shaken) *Refused {
 		if ep.Ready != nil {
@@ -186,12 +186,13 @@ func (l *Listener) data(x *stranger, ep *Endpoint, theirs *hello, raw []byte) (b
 	return true, nil
 }
 
-// expect registers a control connection; an older one of the endpoint goes.
+// expect registers a control connection; an older one of the endpoint over the same path
+// goes. Those over others are not over: the peer tries them beside each other.
 func (l *Listener) expect(id string, p *pending) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for k, q := range l.pending {
-		if q.ep == p.ep {
+		if q.ep == p.ep && q.path == p.path {
 			delete(l.pending, k)
 			q.data <- nil
 		}

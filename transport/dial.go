@@ -25,8 +25,9 @@ type DialerOptions struct {
 
 // Waiting between rounds over all paths, and for one path.
 const (
-	// glance is for how long each of several paths is tried at first: a dead one must not
-	// keep the dialer off one that lives for as long as a promotion waits for the peer.
+	// glance is for how long a path is tried before the next one is tried, too: a dead one
+	// must not keep the dialer off one that lives for as long as a promotion waits for the
+	// peer.
 	glance       = 300 * time.Millisecond
 	backoffFirst = 50 * time.Millisecond
 	backoffCap   = 2 * time.Second
@@ -46,7 +47,7 @@ type Dialer struct {
 	cancel  context.CancelFunc // of the attempt under way
 	changed chan struct{}      // replaced and closed by Kick, Pause and Resume
 	kicked  bool
-	patient bool // the attempt under way is of a path that was silent at the glance
+	stale   bool // what is under way has got no answer for longer than a glance
 	lastErr error
 
 	// Only Dial uses these.
@@ -131,12 +132,12 @@ func (d *Dialer) LastError() error {
 	return d.lastErr
 }
 
-// Kick begins a new round, unless a glance at every path is under way, which is done soon.
+// Kick begins a new round, unless one is under way that just began.
 func (d *Dialer) Kick() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.kicked = true
-	if d.patient {
+	if d.stale {
 		d.cancel()
 	}
 	d.announce()
@@ -205,7 +206,9 @@ func (d *Dialer) resting(ctx context.Context) error {
 	}
 }
 
-// round tries every path: each for a glance, then with patience those that said nothing.
+// round tries every path, each a glance after the one before or as soon as that one failed
+// (as RFC 8305 does with addresses): neither a dead path keeps the dialer off one that
+// lives, nor is a slow one given up. The first session wins.
 func (d *Dialer) round(ctx context.Context) *Session {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -218,61 +221,75 @@ func (d *Dialer) round(ctx context.Context) *Session {
 	d.mu.Unlock()
 	defer func() {
 		d.mu.Lock()
-		d.cancel, d.patient = nil, false
+		d.cancel, d.stale = nil, false
 		d.mu.Unlock()
 	}()
-	var paths []int
-	for n := range d.o.Paths {
-		paths = append(paths, (d.next+n)%len(d.o.Paths))
-	}
+	first, paths := d.next, len(d.o.Paths)
 	d.next = 0
-	limit := glance
-	if len(paths) == 1 {
-		limit = helloTimeout // there is no other one that could wait
+
+	type result struct {
+		path int
+		s    *Session
+		err  error
 	}
-	answered := false
+	results := make(chan result)
+	begun, open := 0, 0
+	begin := func() {
+		i := (first + begun) % paths
+		begun++
+		open++
+		go func() {
+			s, err := d.try(ctx, i)
+			results <- result{i, s, err}
+		}()
+	}
+	begin()
+	next := time.NewTimer(glance)
+	defer next.Stop()
+	var won *Session
 	var err error
-	for {
-		var silent []int
-		for _, i := range paths {
-			var s *Session
-			if s, err = d.try(ctx, i, limit); err == nil {
-				return s
-			}
-			if ctx.Err() != nil {
-				return nil
-			}
-			if limit == glance && timedOut(err) {
-				silent = append(silent, i)
+	answered := false
+	for open > 0 {
+		select {
+		case <-next.C:
+			if begun == paths {
+				if d.slow() && open < paths {
+					cancel() // somebody asks anew, and who failed may answer now
+				}
 				continue
 			}
-			// A refusal, too, may be another node's, or nobody's: the rest is tried.
-			answered = d.failed(i, err) || answered
+		case r := <-results:
+			open--
+			switch {
+			case r.err == nil && won == nil:
+				won = r.s
+				cancel()
+			case r.err == nil:
+				r.s.Close("") // at the same moment: the peer has one of the two, and is called again if it is this
+			case ctx.Err() == nil:
+				// A refusal, too, may be another node's, or nobody's: the rest is tried.
+				err = r.err
+				answered = d.failed(r.path, err) || answered
+			}
+			if begun == paths || ctx.Err() != nil {
+				continue
+			}
 		}
-		if paths, limit = silent, helloTimeout; len(paths) == 0 {
-			break
-		}
-		if !d.wait() {
-			return nil
-		}
+		begin()
+		next.Reset(glance)
 	}
-	if !answered {
+	if won == nil && ctx.Err() == nil && !answered {
 		d.unreached(false, err)
 	}
-	return nil
+	return won
 }
 
-// wait begins to try paths with patience, unless somebody wants a new round.
-func (d *Dialer) wait() bool {
+// slow notes that every path was given its glance, and says whether there was a Kick since.
+func (d *Dialer) slow() (kicked bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.patient = !d.kicked
-	return d.patient
-}
-
-func timedOut(err error) bool {
-	var e net.Error
-	return errors.As(err, &e) && e.Timeout()
+	d.stale = true
+	return d.kicked
 }
 
 func (d *Dialer) unreached(refused bool, err error) {
@@ -304,14 +321,14 @@ func (d *Dialer) setErr(err error) {
 	d.mu.Unlock()
 }
 
-// try makes a session over one path, if the peer answers within the limit.
-func (d *Dialer) try(ctx context.Context, i int, limit time.Duration) (*Session, error) {
-	ctl, cs, err := d.connect(ctx, i, limit, kindControl, "", d.o.Key)
+// try makes a session over one path.
+func (d *Dialer) try(ctx context.Context, i int) (*Session, error) {
+	ctl, cs, err := d.connect(ctx, i, kindControl, "", d.o.Key)
 	if err != nil {
 		return nil, err
 	}
 	id := cs.hello.Session
-	data, _, err := d.connect(ctx, i, helloTimeout, kindData, id, cs.keys.bind)
+	data, _, err := d.connect(ctx, i, kindData, id, cs.keys.bind)
 	if err != nil {
 		_ = ctl.Close()
 		return nil, err
@@ -321,9 +338,9 @@ func (d *Dialer) try(ctx context.Context, i int, limit time.Duration) (*Session,
 	return s, nil
 }
 
-// connect makes one connection and runs its handshake, each within the limit.
-func (d *Dialer) connect(ctx context.Context, i int, limit time.Duration, kind, session string, secret []byte) (*net.TCPConn, *shaken, error) {
-	nd := net.Dialer{Timeout: min(limit, dialTimeout, max(d.o.Timeout, backoffFirst)), KeepAlive: -1}
+// connect makes one connection and runs its handshake.
+func (d *Dialer) connect(ctx context.Context, i int, kind, session string, secret []byte) (*net.TCPConn, *shaken, error) {
+	nd := net.Dialer{Timeout: min(dialTimeout, max(d.o.Timeout, backoffFirst)), KeepAlive: -1}
 	if d.local[i] != nil {
 		nd.LocalAddr = d.local[i]
 	}
@@ -333,7 +350,7 @@ func (d *Dialer) connect(ctx context.Context, i int, limit time.Duration, kind, 
 	}
 	c := nc.(*net.TCPConn)
 	off := context.AfterFunc(ctx, func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(limit))
+	_ = c.SetDeadline(time.Now().Add(helloTimeout))
 	s, err := clientShake(c, &d.o.Options, kind, session, i, secret)
 	if err == nil {
 		err = c.SetDeadline(time.Time{})

@@ -250,7 +250,11 @@ func mute(t *testing.T) string {
 // A path that is silent does not keep the dialer off one that lives: neither the first
 // time, nor when the peer refused at first and is ready now.
 func TestDialerPassesSilentPaths(t *testing.T) {
-	for _, first := range []bool{true, false} { // the silent path
+	for _, c := range []struct {
+		first bool          // the silent path
+		pause time.Duration // from the refusal to the kick
+	}{{true, 0}, {false, 0}, {false, glance + 100*time.Millisecond}} {
+		first := c.first
 		got := make(chan *Session, 4)
 		var ready atomic.Bool
 		ready.Store(first)
@@ -276,14 +280,14 @@ func TestDialerPassesSilentPaths(t *testing.T) {
 			if !<-refused {
 				t.Error("a refusal is told as silence")
 			}
-			time.Sleep(glance + 100*time.Millisecond) // it waits for the other path now
+			time.Sleep(c.pause) // it waits for the other path meanwhile
 			ready.Store(true)
 			d.Kick()
 		}
 		began := time.Now()
 		s := <-done
 		if w := time.Since(began); w > helloTimeout/2 {
-			t.Errorf("silent path first %v: the session came after %v", first, w)
+			t.Errorf("silent path first %v, asked anew after %v: the session came after %v", first, c.pause, w)
 		}
 		q := <-got
 		q.end(nil)

@@ -80,6 +80,7 @@ type Listener struct {
 // pending is an authenticated control connection waiting for its data connection.
 type pending struct {
 	ep   *Endpoint
+	path int
 	bind []byte
 	data chan *net.TCPConn // one, from whoever took the entry out of the map
 }
