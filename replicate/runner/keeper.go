@@ -439,18 +439,19 @@ const stateWait = 5 * time.Second
 
 // changeState changes what is kept of a resource. Marks come from hastd, sizes from hastctl,
 // too: without a lock one of two changes would be lost, and a mark says that a replica is bad.
+// It returns nil only when what is wanted is there after a crash, too.
 func changeState(dir, resource string, change func(*state)) error {
-	if b, err := changedState(dir, resource, change); b == nil {
-		return err // nothing to write is no trouble where nothing can be written
-	}
 	lock, err := lockState(statePath(dir, resource)+".lock", stateWait)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
 	b, err := changedState(dir, resource, change)
-	if b == nil {
+	if err != nil {
 		return err
+	}
+	if b == nil { // an earlier change may have failed behind its rename
+		return syncFolder(dir)
 	}
 	return writeDurably(statePath(dir, resource), b)
 }
@@ -494,7 +495,11 @@ func lockState(path string, wait time.Duration) (*os.File, error) {
 // RememberSize keeps the size of the device at whose end the metadata of a resource
 // stands. hastctl says it when it wrote or moved the metadata, hastd at every opening.
 func RememberSize(dir, resource, path string, size int64) error {
-	return changeState(dir, resource, func(st *state) { st.Path, st.Size = path, size })
+	change := func(st *state) { st.Path, st.Size = path, size }
+	if b, err := changedState(dir, resource, change); b == nil {
+		return err // nothing to write is no trouble where nothing can be written
+	}
+	return changeState(dir, resource, change)
 }
 
 // writeDurably replaces a file so that after a crash either the old or the new
@@ -517,7 +522,12 @@ func writeDurably(path string, b []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(path))
+	return syncFolder(filepath.Dir(path))
+}
+
+// syncFolder makes a renaming in it durable.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

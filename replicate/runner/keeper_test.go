@@ -9,11 +9,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"hastd/blockdev"
 	"hastd/metadata"
@@ -404,6 +408,98 @@ func TestStateMarkSpeaksOfOneReplica(t *testing.T) {
 	r.box.take(&w)
 	if ev := w.items[0].ev; ev.Err == 0 || ev.Text == "" {
 		t.Errorf("%+v", ev)
+	}
+}
+
+// marking is a state folder and what marks a replica in it as bad.
+func marking(t *testing.T) (dir string, mark func() replicate.Err) {
+	r := &Resource{box: newMailbox(), opts: Options{Resource: "data", StateDir: t.TempDir()}}
+	return r.opts.StateDir, func() replicate.Err {
+		r.mark(1, true, 7)
+		var w word
+		r.box.take(&w)
+		return w.items[0].ev.Err
+	}
+}
+
+// A mark that was asked for again is not confirmed by a file that is there and may be gone
+// after a power loss: while the first change holds the lock, it has been renamed perhaps, and
+// its folder is not synced.
+func TestMarkAskedForAgainWaitsForTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // the wait for the lock takes no time
+		dir, mark := marking(t)
+		if err := mark(); err != replicate.OK {
+			t.Fatal(err)
+		}
+		first, err := lockState(statePath(dir, "data")+".lock", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := mark(); err == replicate.OK {
+			t.Error("it counts as durable while the change that wrote it is under way")
+		}
+		first.Close()
+		if err := mark(); err != replicate.OK {
+			t.Error(err)
+		}
+	})
+}
+
+// Nor where the folder could not be synced.
+func TestMarkAskedForAgainSyncsTheFolder(t *testing.T) {
+	dir, mark := marking(t)
+	// A folder that may be written and not opened for reading: its sync fails. The superuser
+	// gives up what would open it all the same; that ends with this thread.
+	if err := os.Chmod(dir, 0o300); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan bool)
+	go func() {
+		defer close(failed)
+		runtime.LockOSThread()
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		for range 2 {
+			failed <- mark() != replicate.OK
+		}
+	}()
+	for ok := range failed {
+		if !ok {
+			t.Error("confirmed although the folder cannot be synced")
+		}
+	}
+	if st, err := loadState(dir, "data"); err != nil || !st.Inconsistent {
+		t.Errorf("the file was not renamed: %+v, %v", st, err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := mark(); err != replicate.OK {
+		t.Error(err)
+	}
+}
+
+// What is known already is no trouble where nothing can be written.
+func TestKnownSizeNeedsNoLock(t *testing.T) {
+	dir := t.TempDir()
+	if err := RememberSize(dir, "data", "disk", 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	lock := statePath(dir, "data") + ".lock"
+	if err := os.Remove(lock); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(lock, 0o700); err != nil { // in its way
+		t.Fatal(err)
+	}
+	if err := RememberSize(dir, "data", "disk", 1<<20); err != nil {
+		t.Error(err)
+	}
+	if err := RememberSize(dir, "data", "disk", 2<<20); err == nil {
+		t.Error("another size was not kept, and no error")
 	}
 }
 
