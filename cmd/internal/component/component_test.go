@@ -212,6 +212,57 @@ func TestResizeKeepsTheReplicaBesideAnOlderLife(t *testing.T) {
 	}
 }
 
+// No replica is made at the end of an enlarged component whose new size cannot be kept: with
+// the old metadata still at the old end, hastd would not open it, nor resize mend it.
+func TestCreateOnEnlargedNeedsTheSizeKept(t *testing.T) {
+	const was, size = 8 << 20, 16 << 20
+	for _, c := range []struct {
+		name  string
+		older bool // life of the replica at the new end
+	}{{"nothing at the new end", false}, {"an older life at the new end", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			p := Place{Resource: "data", Node: "alpha", Local: filepath.Join(t.TempDir(), "disk"), Metadata: conf.MetadataInternal, State: t.TempDir()}
+			disk := make([]byte, size)
+			if c.older {
+				putReplica(t, disk, size, metadata.Superblock{Resource: "data", Resuid: 7, Sequence: 3})
+			}
+			from := putReplica(t, disk, was, metadata.Superblock{Resource: "data", Resuid: 7, Sequence: 5})
+			if err := os.WriteFile(p.Local, disk, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := runner.RememberSize(p.State, "data", p.Local, was); err != nil {
+				t.Fatal(err)
+			}
+			inTheWay := filepath.Join(p.State, "data.json.new")
+			if err := os.Mkdir(inTheWay, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			force := CreateOptions{Place: p, ExtentSize: 2 << 20, Keepdirty: 256, Force: true, Out: io.Discard, Warn: io.Discard}
+			err := Create(force)
+			if exit.CodeOf(err) != exit.IO || !strings.Contains(err.Error(), p.State) || !strings.Contains(exit.HintOf(err), "create again") {
+				t.Errorf("%v; hint: %s", err, exit.HintOf(err))
+			}
+			after, err := os.ReadFile(p.Local)
+			if err != nil || !bytes.Equal(after[from.Start:from.End], disk[from.Start:from.End]) {
+				t.Errorf("the old end has changed, %v", err)
+			}
+			if d, err := ReadDump(p); err == nil || !strings.Contains(err.Error(), "grew from") {
+				t.Errorf("a replica stands at the new end: %+v, %v", d, err)
+			}
+
+			if err := os.Remove(inTheWay); err != nil {
+				t.Fatal(err)
+			}
+			if err := Create(force); err != nil {
+				t.Fatal(err)
+			}
+			if err := Resize(p, io.Discard); err != nil {
+				t.Errorf("the old metadata still counts: %v", err)
+			}
+		})
+	}
+}
+
 // putReplica puts a replica at the end of the first size bytes of disk. sb.Sequence is that
 // of the newer superblock.
 func putReplica(t *testing.T, disk []byte, size int64, sb metadata.Superblock) metadata.Layout {

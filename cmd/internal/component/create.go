@@ -66,6 +66,7 @@ func Create(opts CreateOptions) (err error) {
 type creation struct {
 	CreateOptions
 	made []string // files to be removed if it fails
+	grew bool     // metadata stands at the end that the component had
 }
 
 func (c *creation) say(format string, args ...any) {
@@ -295,6 +296,7 @@ func (c *creation) inspectMetadata(o *opened) error {
 	if err != nil && !c.Force {
 		return err
 	}
+	c.grew = size.GrewFrom > 0
 	d, err := metadata.Inspect(img)
 	var old string
 	var hint string
@@ -346,7 +348,15 @@ func (c *creation) write(o *opened) error {
 	if err != nil {
 		return exit.New(exit.CantCreate, "correct extent-size and keepdirty in the configuration, or give the resource another component", "%s: %w", &c.Place, err)
 	}
-	for _, step := range steps(o.layout, writes) {
+	for i, step := range steps(o.layout, writes) {
+		// With metadata at both ends, hastd opens a component only if it knows the new size.
+		// Known before the first step, it would lead to an older life at the new end.
+		if i == 1 && c.grew {
+			if err := o.rememberSize(); err != nil {
+				return &exit.Error{Code: exit.IO, Err: err, Text: fmt.Sprintf("%s: %s grew, and its new size cannot be kept in %s: %v", &c.Place, o.meta.Path(), c.State, err),
+					Hint: "make room there and its folder writable, then create again"}
+			}
+		}
 		for _, w := range step {
 			if err := o.meta.WriteAt(w.Data, w.Offset); err != nil {
 				return c.ioError("write metadata to", o.meta.Path(), err)
