@@ -351,7 +351,7 @@ func row28OutdatedPrimaryLosesItsPeer(s *script) {
 	s.read(s.b, 1)
 	s.do(s.cutNow)
 	s.pass(10 * millisecond)
-	if st := s.b.status(); !st.Suspended {
+	if s.b.state != running || !s.b.status().Suspended {
 		s.stage.Fatalf("B does not suspend: %s", s.w.describe(s.b))
 	}
 	req := s.ask(s.b, replicate.ReqRead, 90)
@@ -406,7 +406,7 @@ func row34AsyncPrimaryIsTarget(s *script) {
 	s.pass(10 * millisecond)
 	req := s.ask(s.b, replicate.ReqRead, 450)
 	s.pass(2 * second)
-	if !s.w.ledger.reqs[req].done && !s.b.status().Suspended {
+	if !s.w.ledger.reqs[req].done && (s.b.state != running || !s.b.status().Suspended) {
 		s.stage.Fatal("the own write is neither readable nor is the resource suspended")
 	}
 	s.fast()

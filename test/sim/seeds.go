@@ -35,4 +35,5 @@ var NamedSeeds = []NamedSeed{
 	{6010042530, "sync-that-ended-unseen", "the judge saw the end of an earlier sync, whose commit had been refused, when a disk was opened for a promotion by force, and forgot the force"},
 	{6010097543, "read-of-a-write-that-failed", "resume --error let go of a write that a primary with a bad replica had on its disk and its peer had not: a read showed it, and a flush did not keep it"},
 	{6020144576, "zeroes-prove-nothing-again", "async: the judge took the zeroes of a new disk for those of a zeroing that was on its way behind another write"},
+	{7020023233, "script-beside-a-crash", "the script of row 28 asked a node for its status that had crashed beside it"},
 }
