@@ -13,14 +13,9 @@ import (
 // flushed: the old ones must not come after them. From a wait on, until it has caught
 // up, the reader is late, and looks at the client before it submits anything.
 
-const (
-	// waitedLong is how long a call takes that the reader counts as a wait, where
-	// waits cannot be told otherwise.
-	waitedLong = time.Second
-	// lookEvery is how often a reader that waits for room looks at its client, so
-	// that one who has gone does not stay a connection until the device goes on.
-	lookEvery = time.Second
-)
+// lookEvery is how often a reader that waits for room looks at its client, so
+// that one who has gone does not stay a connection until the device goes on.
+const lookEvery = time.Second
 
 // endIfGone cuts the connection if nobody is at its other end any more.
 func (c *conn) endIfGone() bool {
