@@ -57,9 +57,10 @@ func (c *conn) clientGone() bool {
 	return hungUp || err != nil
 }
 
-// caughtUp ends being late: the client was answered all that we took from it.
+// caughtUp ends being late: the client was answered all that we took from it, and is
+// still there. That it was answered does not tell: TCP takes answers to one who has gone.
 func (c *conn) caughtUp() {
-	if c.late && c.pos == c.end && c.open.Load() == 0 {
+	if c.late && c.pos == c.end && c.open.Load() == 0 && !c.endIfGone() {
 		c.late = false
 	}
 }

@@ -255,6 +255,30 @@ func TestRequestsInTheBufferOfADeadConnectionAreDropped(t *testing.T) {
 	}
 }
 
+// What is in the socket is no newer than what was answered last: over TCP, too, the
+// client may have gone before that answer.
+func TestWriteInTheSocketOfAClientThatHasGone(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			d := newMemDevice(t, 1<<20, 512, 64<<20)
+			s := &slowStatus{d, make(chan struct{}), make(chan struct{})}
+			p := serveTest(t, d, func(o *Options) { o.Device = s; useNetwork(o, network) })
+			c := enter(t, p, true)
+			c.send(cmdBlockStatus, 0, 0, 4096, nil)
+			<-s.asked
+			c.send(cmdWrite, 0, 0, 512, pattern(512, 1))
+			c.Close()
+			close(s.answer)
+			p.awaitConnections(0)
+			d.set(func() {
+				if d.seen != 0 {
+					t.Errorf("%d requests of a dead connection reached the device", d.seen)
+				}
+			})
+		})
+	}
+}
+
 // A write that came with a question about the disk does not wait for its answer: the
 // client may be gone, and back with newer writes, before that comes.
 func TestBlockStatusHoldsNoWriteBack(t *testing.T) {
