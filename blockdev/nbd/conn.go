@@ -214,6 +214,9 @@ func (c *conn) take(w wireRequest, errno unix.Errno) error {
 	r.Len = int64(w.len)
 	if payload > 0 {
 		if r.Buf = c.alloc(payload); r.Buf == nil {
+			if c.isCut() { // else the next request would wait as long once more
+				return net.ErrClosed
+			}
 			if w.cmd == cmdWrite {
 				if err := c.skip(int64(payload)); err != nil {
 					c.freeBuf(r)

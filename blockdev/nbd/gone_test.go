@@ -3,6 +3,7 @@ package nbd
 import (
 	"net"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -174,6 +175,42 @@ func TestClientThatHasGoneIsNoUser(t *testing.T) {
 			})
 		}
 	}
+}
+
+// asked is a device that counts how often somebody waits for memory.
+type asked struct {
+	*memDevice
+	waits atomic.Int64
+}
+
+func (a *asked) AllocWhile(n int, still func() bool) []byte {
+	a.waits.Add(1)
+	return a.memDevice.AllocWhile(n, still)
+}
+
+// However many requests a client left behind when it went, its reader waits for memory
+// for one of them.
+func TestReaderOfAClientThatHasGoneWaitsOnce(t *testing.T) {
+	const block = 4096
+	d := &asked{memDevice: newMemDevice(t, 1<<20, 512, block)}
+	p := serveTest(t, d.memDevice, func(o *Options) { o.Device = d })
+	d.set(func() { d.held = true })
+	other := enter(t, p, false)
+	other.send(cmdRead, 0, 0, block, nil)
+	d.await(func() bool { return d.seen == 1 })
+	c := enter(t, p, false)
+	b := make([]byte, 8*requestSize)
+	for i := range 8 {
+		putRequest(b[i*requestSize:], wireRequest{cmd: cmdRead, handle: uint64(i), len: block})
+	}
+	c.write(b) // one write(2): they are read together
+	d.awaitPool(func() bool { return d.waiting == 1 })
+	c.Close()
+	p.awaitConnections(1)
+	if n := d.waits.Load(); n != 1 {
+		t.Errorf("its reader waited for memory %d times", n)
+	}
+	d.set(func() { d.held = false })
 }
 
 // Clients that have gone and whose requests the device does not answer make room for
