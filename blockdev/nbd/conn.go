@@ -109,6 +109,7 @@ func (c *conn) run() {
 	var writer sync.WaitGroup
 	writer.Go(c.writer)
 	err := c.serve()
+	c.buf = nil // requests that the device keeps keep c
 	c.p.leave(c)
 	if err == nil {
 		// The client left in good order: what it asked for is still done and

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"io"
 	"net"
 	"runtime"
 	"sync/atomic"
@@ -217,7 +218,7 @@ func TestReaderOfAClientThatHasGoneWaitsOnce(t *testing.T) {
 // those who come.
 func TestClientsThatHaveGoneDoNotCountAgainstTheLimit(t *testing.T) {
 	d := newMemDevice(t, 1<<20, 512, 64<<20)
-	p := serveTest(t, d, func(o *Options) { o.MaxConnections = 2 })
+	p := serveTest(t, d, func(o *Options) { o.MaxConnections = 4 })
 	d.set(func() { d.held = true })
 	stays := enter(t, p, true)
 	for i := range 5 {
@@ -234,6 +235,45 @@ func TestClientsThatHaveGoneDoNotCountAgainstTheLimit(t *testing.T) {
 	if got := d.content(); got[0] != 4 {
 		t.Errorf("the last write of the clients was %d", got[0])
 	}
+}
+
+// Nor may they come, ask and go for ever: what they leave behind stays with the device.
+func TestWhatClientsLeaveBehindIsLimited(t *testing.T) {
+	const limit = 2
+	d := newMemDevice(t, 1<<20, 512, 64<<20)
+	p := serveTest(t, d, func(o *Options) { o.MaxConnections = limit })
+	d.set(func() { d.held = true })
+	comeAndGo := func(n int) {
+		c := enter(t, p, true)
+		c.send(cmdFlush, 0, 0, 0, nil) // needs no memory, of which there is only so much
+		d.await(func() bool { return d.seen == n })
+		c.Close()
+	}
+	for i := range 2 * limit {
+		comeAndGo(i + 1)
+		for p.serving() != 0 || p.leftBehind() != max(0, i+1-limit) {
+			runtime.Gosched()
+		}
+	}
+	nc, err := net.Dial("unix", p.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(testPatience))
+	if n, err := nc.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("read %d bytes, %v, while %d connections are owed answers", n, err, 2*limit)
+	}
+	d.set(func() { d.held = false })
+	p.awaitConnections(0)
+	comeAndGo(2*limit + 1)
+}
+
+// leftBehind counts the connections that ended with requests under way.
+func (p *Provider) leftBehind() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.owed)
 }
 
 // serving counts the connections whose client is not known to leave.

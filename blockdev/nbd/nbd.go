@@ -92,6 +92,7 @@ type Provider struct {
 	mu      sync.Mutex
 	closing bool
 	conns   []*conn // oldest first
+	owed    []*conn // ended, and when they did the device was not through with their requests
 }
 
 // tryAllocator is what a Device may offer besides: Alloc that returns nil instead
@@ -215,12 +216,20 @@ func (p *Provider) accept() {
 // admit starts a connection if there is room. At the limit, whoever has been
 // choosing its export for the longest makes room, so that idle connections cannot
 // keep real clients out; else whoever has been leaving for the longest: a client that
-// has gone stays as long as its last requests are under way.
+// has gone stays as long as its last requests are under way. Those requests stay with
+// the device even then, which has no limit of its own for them: while too many of those
+// who ended are owed answers, nobody is let in.
 func (p *Provider) admit(nc net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closing {
 		nc.Close()
+		return
+	}
+	p.owed = slices.DeleteFunc(p.owed, func(c *conn) bool { return c.open.Load() == 0 })
+	if len(p.owed) >= p.opts.MaxConnections {
+		nc.Close()
+		p.log.Error("owed", "too many clients left requests behind that are still under way; turned one away", "limit", p.opts.MaxConnections, "client", peerOf(nc).String())
 		return
 	}
 	if len(p.conns) >= p.opts.MaxConnections {
@@ -264,6 +273,9 @@ func (p *Provider) leave(c *conn) {
 func (p *Provider) forget(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if c.open.Load() != 0 {
+		p.owed = append(p.owed, c)
+	}
 	if i := slices.Index(p.conns, c); i >= 0 {
 		p.conns = slices.Delete(p.conns, i, i+1)
 	}
