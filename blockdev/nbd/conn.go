@@ -340,11 +340,14 @@ func (c *conn) dropUnsubmitted() {
 // readPayload fills b from the socket, in bounded time because b is the device's.
 func (c *conn) readPayload(b []byte) error {
 	c.submit()
-	if err := c.nc.SetReadDeadline(c.p.limitFor(len(b))); err != nil {
-		return err
-	}
-	if _, err := io.ReadFull(c.nc, b); err != nil {
-		return payloadError(err)
+	for limit := c.p.limitFor(len(b)); len(b) > 0; {
+		if err := c.nc.SetReadDeadline(c.p.nextBefore(limit)); err != nil {
+			return err
+		}
+		n, err := c.nc.Read(b)
+		if b = b[n:]; err != nil && len(b) > 0 {
+			return payloadError(err)
+		}
 	}
 	return c.nc.SetReadDeadline(time.Time{})
 }
@@ -368,7 +371,7 @@ func (c *conn) skip(n int64) error {
 
 func payloadError(err error) error {
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF):
 		return errors.New("the client vanished in the middle of a request")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return errors.New("the client stopped in the middle of a request")

@@ -45,11 +45,12 @@ func TestDisconnectInTheMiddleOfARequest(t *testing.T) {
 	}
 }
 
+// However long a payload is, and the time it is given: one that stops is cut off soon.
 func TestPayloadThatStallsIsCutOff(t *testing.T) {
 	var log logLines
 	d := newMemDevice(t, 16<<20, 512, 64<<20)
 	p := serveTest(t, d, func(o *Options) {
-		o.stallTimeout, o.minRate = 50*time.Millisecond, 1<<30
+		o.stallTimeout, o.minRate = 50*time.Millisecond, 1
 		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	})
 	c := enter(t, p, true)
@@ -63,19 +64,27 @@ func TestPayloadThatStallsIsCutOff(t *testing.T) {
 	idle.do(cmdFlush, 0, 0, 0, nil, 0)
 }
 
-// A large payload may take longer than a stall.
+// A large payload may take longer than a stall, as long as it goes on, but not for ever.
 func TestPayloadIsGivenTimeByItsLength(t *testing.T) {
-	d := newMemDevice(t, 16<<20, 512, 64<<20)
-	p := serveTest(t, d, func(o *Options) { o.stallTimeout, o.minRate = 50*time.Millisecond, 1<<20 })
-	c := enter(t, p, true)
-	const pieces = 8
-	c.send(cmdWrite, 0, 0, 1<<20, nil)
-	for range pieces {
-		time.Sleep(p.opts.stallTimeout / 2)
-		c.write(pattern(1<<20/pieces, 1))
-	}
-	if r := c.reply(0); r.errno != 0 {
-		t.Errorf("%+v", r)
+	const pieces = 16
+	for minRate, cut := range map[int]bool{1 << 19: false, 1 << 30: true} {
+		d := newMemDevice(t, 16<<20, 512, 64<<20)
+		p := serveTest(t, d, func(o *Options) { o.stallTimeout, o.minRate = 400*time.Millisecond, minRate })
+		c := enter(t, p, true)
+		c.send(cmdWrite, 0, 0, 1<<20, nil)
+		var err error
+		for i := 0; i < pieces && err == nil; i++ {
+			time.Sleep(p.opts.stallTimeout / 8)
+			_, err = c.Write(pattern(1<<20/pieces, 1))
+		}
+		if (err != nil) != cut {
+			t.Errorf("at a rate of %d: %v", minRate, err)
+		}
+		if err == nil && !cut {
+			if r := c.reply(0); r.errno != 0 {
+				t.Errorf("%+v", r)
+			}
+		}
 	}
 }
 
@@ -84,7 +93,7 @@ func TestClientThatNeverReadsHurtsNobody(t *testing.T) {
 	var log logLines
 	d := newMemDevice(t, 16<<20, 512, pool)
 	p := serveTest(t, d, func(o *Options) {
-		o.stallTimeout, o.minRate = time.Second, 1<<30
+		o.stallTimeout, o.minRate = time.Second, 1
 		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	})
 	stuck := enter(t, p, true)
@@ -153,7 +162,7 @@ func TestClientThatReadsTooSlowlyIsCutOff(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newMemDevice(t, 16<<20, 512, 64<<20)
-			p := serveTest(t, d, func(o *Options) { o.stallTimeout, o.minRate = 200*time.Millisecond, rate })
+			p := serveTest(t, d, func(o *Options) { o.stallTimeout, o.minRate = 500*time.Millisecond, rate })
 			c := enter(t, p, true)
 			d.set(func() { d.held = true })
 			for range asked {

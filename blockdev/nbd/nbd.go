@@ -164,6 +164,15 @@ func (p *Provider) limitFor(n int) time.Time {
 	return time.Now().Add(p.opts.stallTimeout + time.Duration(n)*time.Second/time.Duration(p.opts.minRate))
 }
 
+// nextBefore is when some more of those bytes have to have gone through: a client that
+// has stopped is not given the time for all of them.
+func (p *Provider) nextBefore(limit time.Time) time.Time {
+	if next := time.Now().Add(p.opts.stallTimeout); next.Before(limit) {
+		return next
+	}
+	return limit
+}
+
 // Kind is "nbd-server".
 func (p *Provider) Kind() string { return "nbd-server" }
 

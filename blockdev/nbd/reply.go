@@ -47,8 +47,9 @@ func (c *conn) initReplies() {
 		return true
 	}
 	c.tryWait = func(fd uintptr) bool {
+		before := c.left
 		c.writev(int(fd))
-		return c.left == 0 || c.werr != unix.EAGAIN
+		return c.left < before || c.werr != unix.EAGAIN
 	}
 }
 
@@ -141,29 +142,28 @@ func (c *conn) send() error {
 	if c.left == 0 {
 		return nil
 	}
-	if c.werr != unix.EAGAIN {
-		return c.werr
-	}
-	if err := c.nc.SetWriteDeadline(c.p.limitFor(c.left)); err != nil {
-		return err
-	}
-	if err := c.raw.Write(c.tryWait); err != nil {
-		return err
-	}
-	if c.left > 0 {
-		return c.werr
+	for limit := c.p.limitFor(c.left); c.left > 0; {
+		if c.werr != unix.EAGAIN {
+			return c.werr
+		}
+		if err := c.nc.SetWriteDeadline(c.p.nextBefore(limit)); err != nil {
+			return err
+		}
+		if err := c.raw.Write(c.tryWait); err != nil {
+			return err
+		}
 	}
 	return c.nc.SetWriteDeadline(time.Time{})
 }
 
 // sendPlain is send for a connection that is no socket of the kernel's.
 func (c *conn) sendPlain() error {
-	if err := c.nc.SetWriteDeadline(c.p.limitFor(c.left)); err != nil {
-		return err
-	}
-	for c.left > 0 {
+	for limit := c.p.limitFor(c.left); c.left > 0; {
+		if err := c.nc.SetWriteDeadline(c.p.nextBefore(limit)); err != nil {
+			return err
+		}
 		v := c.iov[c.next]
-		n, err := c.nc.Write(unsafe.Slice(v.Base, v.Len))
+		n, err := c.nc.Write(unsafe.Slice(v.Base, min(v.Len, inlineMax))) // little at once: progress shows
 		c.advance(n)
 		if err != nil {
 			return err
