@@ -50,7 +50,7 @@ a group (GROUP/KIND/NAME), or the node itself. With --json each line is one obje
 }
 
 // toFollow sees that something on this node has the name: there would be nothing to wait
-// for. A daemon that is absent is left out, as follow leaves it out.
+// for. If hastd is absent, what vipd does not know cannot be judged.
 func toFollow(ctx context.Context, hastd *api.Client, vipd api.GroupClient, name string) error {
 	_, unknown := hastd.Resource(ctx, name)
 	if unknown == nil {
@@ -73,6 +73,9 @@ func toFollow(ctx context.Context, hastd *api.Client, vipd api.GroupClient, name
 		if g.Name == name || slices.ContainsFunc(g.Parts, func(p api.Part) bool { return p.Name == name }) {
 			return nil
 		}
+	}
+	if exit.CodeOf(unknown) == exit.Unreachable { // it may be a resource
+		return unknown
 	}
 	return exit.New(exit.Usage, "hastctl list and hastctl group status show what there is",
 		"no resource, group or part of a group on node %s is named %q", st.Node, name)

@@ -70,19 +70,24 @@ func TestClearFindsThePart(t *testing.T) {
 
 // eventSource is a daemon that has one event to tell and then stays silent.
 func eventSource(t *testing.T, name string) *api.Client {
+	return api.NewClient(serveUnix(t, func(w http.ResponseWriter, r *http.Request) {
+		json.NewEncoder(w).Encode(api.Event{Kind: "role", Name: name})
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}), time.Second)
+}
+
+// serveUnix is a daemon behind a socket, whose path it returns.
+func serveUnix(t *testing.T, h http.HandlerFunc) string {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		json.NewEncoder(w).Encode(api.Event{Kind: "role", Name: name})
-		http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-	})}
+	s := &http.Server{Handler: h}
 	go s.Serve(l)
 	t.Cleanup(func() { s.Close() })
-	return api.NewClient(path, time.Second)
+	return path
 }
 
 func TestEventsOfBothDaemons(t *testing.T) {
@@ -144,21 +149,23 @@ C  group1          address              ip1                  rum
 
 // What vipd alone knows can be followed, too.
 func TestEventsOfANameThatVipdKnows(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	vipd := api.NewGroupClient(serveUnix(t, func(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(api.Groups{Node: "alpha", Groups: []api.Group{{Name: "web", Parts: []api.Part{{Name: "web/service/app"}}}}})
-	})}
-	go s.Serve(l)
-	t.Cleanup(func() { s.Close() })
+	}), time.Second)
 	absent := api.NewClient(filepath.Join(t.TempDir(), "nobody"), time.Second)
-	vipd := api.NewGroupClient(path, time.Second)
-	for name, want := range map[string]exit.Code{"web": 0, "web/service/app": 0, "alpha": 0, "wen": exit.Usage} {
+	// Any other name may be a resource: hastd knows, and it is not there.
+	for name, want := range map[string]exit.Code{"web": 0, "web/service/app": 0, "alpha": 0, "data": exit.Unreachable} {
 		if err := toFollow(t.Context(), absent, vipd, name); exit.CodeOf(err) != want {
 			t.Errorf("%s: %v, want code %d", name, err, want)
+		}
+	}
+	hastd := api.NewClient(serveUnix(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		json.NewEncoder(w).Encode(api.Failure{Error: "not configured", Code: exit.Usage})
+	}), time.Second)
+	for name, want := range map[string]exit.Code{"web": 0, "wen": exit.Usage} {
+		if err := toFollow(t.Context(), hastd, vipd, name); exit.CodeOf(err) != want {
+			t.Errorf("%s, with hastd there: %v, want code %d", name, err, want)
 		}
 	}
 	if err := toFollow(t.Context(), absent, api.GroupClient{Client: absent}, "web"); exit.CodeOf(err) != exit.Unreachable {
