@@ -93,7 +93,7 @@ var troubles = []trouble{
 		c := newCluster(t, "data", "/nowhere/disk")
 		c.start()
 		return c.args("role", "secondary", "data")
-	}, 74, `data.*/nowhere/disk`, `mend that, .* hastctl create data first`},
+	}, 74, `/nowhere/disk: no such file .*if the replica is new, run .hastctl create data.`, `mend that, then order it again$`},
 
 	{"component without metadata, daemon", func(t *testing.T) []string {
 		disk := t.TempDir() + "/disk"
@@ -101,7 +101,15 @@ var troubles = []trouble{
 		c := newCluster(t, "data", disk)
 		c.start()
 		return c.args("role", "secondary", "data")
-	}, 74, `disk holds no HAST metadata`, `mend that, .* hastctl create data first`},
+	}, 74, `disk holds no HAST metadata: run .hastctl create data.`, `mend that, then order it again$`},
+
+	{"something in the way of the provider, daemon", func(t *testing.T) []string {
+		c := newCluster(t, "data", t.TempDir()+"/disk")
+		c.must("create", "data", "--size", "16MiB")
+		makeFile(t, c.path("data.nbd"), 512)
+		c.start()
+		return c.args("role", "primary", "data", "--force")
+	}, 74, `data\.nbd exists and is not a socket`, `mend that, then order it again$`},
 
 	{"busy file", func(t *testing.T) []string {
 		c := newCluster(t, "data", "")

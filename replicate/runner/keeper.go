@@ -60,13 +60,20 @@ func (e *noMetadataError) Error() string {
 
 func (r *Resource) openDisk() (*disk, error) {
 	o := &r.opts
-	data, err := blockdev.OpenComponent(blockdev.ComponentOptions{Path: o.Component, Log: o.Log})
+	open := func(path string) (*blockdev.Component, error) {
+		c, err := blockdev.OpenComponent(blockdev.ComponentOptions{Path: path, Log: o.Log})
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w; if the replica is new, run `hastctl create %s` on this node", err, o.Resource)
+		}
+		return c, err
+	}
+	data, err := open(o.Component)
 	if err != nil {
 		return nil, err
 	}
 	meta := data
 	if o.Metadata != MetadataInternal {
-		if meta, err = blockdev.OpenComponent(blockdev.ComponentOptions{Path: o.Metadata, Log: o.Log}); err != nil {
+		if meta, err = open(o.Metadata); err != nil {
 			closeAll(data)
 			return nil, fmt.Errorf("metadata of %s: %w", o.Resource, err)
 		}

@@ -298,7 +298,7 @@ func TestKeeperTellsWhatIsWrongWithAComponent(t *testing.T) {
 		t.Errorf("smaller than the one before it: %v %q", ev.Err, ev.Text)
 	}
 	r.opts.Component = path + "-gone"
-	if ev := answer(); ev.Err != replicate.ErrOther || !strings.Contains(ev.Text, "no such file") {
+	if ev := answer(); ev.Err != replicate.ErrOther || !strings.Contains(ev.Text, "no such file") || !strings.Contains(ev.Text, "hastctl create data") {
 		t.Errorf("missing: %v %q", ev.Err, ev.Text)
 	}
 }

@@ -154,8 +154,8 @@ func (s *server) explain(name string, r *replicate.Refusal) error {
 	}
 	switch {
 	case e.Hint != "":
-	case e.Code == replicate.RefusedIO: // the text names what is wrong with the component
-		e.Hint = "mend that, then order it again; a component that is new needs hastctl create " + name + " first"
+	case e.Code == replicate.RefusedIO: // the text names what is wrong: with a component, a disk or a provider
+		e.Hint = "mend that, then order it again"
 	default:
 		e.Hint = "hastctl status " + name + " and the daemon's log tell more"
 	}
