@@ -201,7 +201,7 @@ func (g *Group) Status() Status {
 }
 
 // Run works until ctx ends, then takes everything down and returns. Limit bounds
-// that. False is returned if something could not be taken down.
+// that. False is returned if something was left up, as a frozen group is.
 func (g *Group) Run(ctx context.Context, limit time.Duration) bool {
 	work, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer close(g.ended)
@@ -241,7 +241,8 @@ func (g *Group) Run(ctx context.Context, limit time.Duration) bool {
 			g.step(work, cluster.Event{Kind: cluster.EvTick})
 		}
 	}
-	return g.machine.State() == cluster.Offline || g.machine.State() == cluster.Faulted || g.machine.Frozen()
+	// One that was not looked at says that it is offline, too.
+	return g.machine.Probed() && (g.machine.State() == cluster.Offline || g.machine.State() == cluster.Faulted)
 }
 
 func (g *Group) post(ctx context.Context, ev cluster.Event) {

@@ -64,7 +64,9 @@ the group over. The order is forgotten when vipd is started again.`),
 another node is master. It is refused while the other replica is not up to date.`),
 		a.groupOrder("freeze", "let nothing happen to a group", `freeze keeps a group as it is, whatever happens: nothing goes up or down, no
 service is looked at, until "group unfreeze". It is forgotten when vipd is started
-again; vipd that ends leaves a frozen group up, and its addresses run out.`),
+again; vipd that ends leaves a frozen group up, and its addresses run out. With
+quorum = "majority" the other node starts the group then, once the lease is over, and
+with toc this machine is reset: unfreeze it before.`),
 		a.groupOrder("unfreeze", "end a freeze", `unfreeze lets a group follow its election again.`),
 	)
 	return c

@@ -168,6 +168,30 @@ func TestStopThatLeavesSomethingUp(t *testing.T) {
 	}
 }
 
+// TestFrozenGroupIsLeftAloneWithoutVotes: no lease says how long others wait, and a person
+// wanted it to stay.
+func TestFrozenGroupIsLeftAloneWithoutVotes(t *testing.T) {
+	n, b := newNode(t, tocOn), &box{}
+	s, err := n.fenced(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, order := range []string{"online", "freeze"} {
+		if _, err := n.order(order); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+	if _, did := b.told(); did != "disarm" {
+		t.Errorf("at its end: %s", did)
+	}
+	if got := n.told(); got != "+db +web" {
+		t.Errorf("%s", got)
+	}
+}
+
 func TestFailfastTakesTheMachineDown(t *testing.T) {
 	n, b := newNode(t, tocOn), &box{}
 	n.failfast()

@@ -32,7 +32,7 @@ type group struct {
 	keeper   *vip.Keeper // nil: no addresses
 	parts    int         // how many
 	limit    time.Duration
-	down     atomic.Bool // everything is down, at the end
+	down     atomic.Bool // at the end: nothing is up that the others must know of
 	moves    chan string // interfaces that the addresses are to move to
 
 	heard   string    // who advertised last; of the election's goroutine
@@ -255,7 +255,10 @@ func (u *group) run(ctx context.Context) {
 	if u.keeper != nil {
 		wg.Go(func() { u.move(serve) })
 	}
-	u.down.Store(u.machine.Run(ctx, u.limit))
+	down := u.machine.Run(ctx, u.limit)
+	// With votes the others would start what is still up here, if they were told that
+	// nothing is.
+	u.down.Store(down || u.s.quorum == nil && u.machine.Status().Frozen)
 	end()
 	wg.Wait()
 	if u.keeper != nil {

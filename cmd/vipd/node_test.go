@@ -321,7 +321,18 @@ func TestStopTakesItsTime(t *testing.T) {
 // node were dead.
 func TestStopThatLeavesSomethingUpHandsNothingOver(t *testing.T) {
 	t.Parallel()
-	v := newVoters(t, strings.NewReplacer(`election = "external"`, "", "sleep 4; rm -f $dir/slow", "exit 1").Replace(slowGroup))
+	t.Run("it cannot be stopped", func(t *testing.T) {
+		t.Parallel()
+		stopThatLeavesSomethingUp(t, "exit 1", "")
+	})
+	t.Run("it is frozen", func(t *testing.T) {
+		t.Parallel()
+		stopThatLeavesSomethingUp(t, "rm -f $dir/slow", "freeze")
+	})
+}
+
+func stopThatLeavesSomethingUp(t *testing.T, stop, order string) {
+	v := newVoters(t, strings.NewReplacer(`election = "external"`, "", "sleep 4; rm -f $dir/slow", stop).Replace(slowGroup))
 	b, err := os.ReadFile(v.path("hast.toml"))
 	if err != nil {
 		t.Fatal(err)
@@ -343,8 +354,16 @@ func TestStopThatLeavesSomethingUpHandsNothingOver(t *testing.T) {
 			t.Fatal("it is not started")
 		}
 	}
+	if order != "" {
+		if _, err := v.c["alpha"].Order(context.Background(), "data", order, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := v.end["alpha"](); exit.CodeOf(err) != exit.Again {
 		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(v.path("slow")); err != nil {
+		t.Error(err)
 	}
 	c, err := v.c["bravo"].Cluster(context.Background())
 	if err != nil || !owner("alpha")(c) {

@@ -130,7 +130,11 @@ func (s *server) Stop() error {
 	var left []string
 	for _, u := range s.groups {
 		if !u.down.Load() {
-			left = append(left, u.conf.Name)
+			name := u.conf.Name
+			if u.machine.Status().Frozen {
+				name += " (it is frozen)"
+			}
+			left = append(left, name)
 		}
 	}
 	if len(left) == 0 {
