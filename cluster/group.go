@@ -45,8 +45,9 @@ type Group struct {
 	faultAt  int      // the part
 	violated bool     // it was up here outside the controller while it was up elsewhere
 	cause    string   // Event.Reason of the standing when the group began to go up
-	retryAt  Instant  // a fault of a resource is not forgotten before this, nor a stuck part tried
+	retryAt  Instant  // a fault of a resource is not forgotten before this
 	backoff  Duration // how long the next one waits
+	stuckAt  Instant  // a stuck part is not tried before this
 
 	lastOp Op
 	op     Op // the action under way; 0: none
@@ -146,8 +147,11 @@ func (g *Group) Deadline() (Instant, bool) {
 	}
 	if g.op != 0 {
 		soonest(g.limit)
-	} else if g.anyStuck() || g.fault != "" && g.faultOf == Resource {
-		if g.retryAt > g.now {
+	} else {
+		if g.anyStuck() && g.stuckAt > g.now {
+			soonest(g.stuckAt)
+		}
+		if g.fault != "" && g.faultOf == Resource && g.retryAt > g.now {
 			soonest(g.retryAt)
 		}
 	}
@@ -318,7 +322,7 @@ func (g *Group) lower(least int) {
 		case down:
 			continue
 		case stuck:
-			if g.now < g.retryAt {
+			if g.now < g.stuckAt {
 				return // what is below it must wait
 			}
 		}
@@ -398,10 +402,8 @@ func (g *Group) ended(err string) {
 	case err == "":
 		p.is, p.reason, p.wedged, p.lookAt = down, "", false, g.now.add(p.OffInterval)
 	default:
-		p.wedged = true
-		if p.is, p.reason = stuck, err; g.retryAt < g.now.add(stuckRetry) {
-			g.retryAt = g.now.add(stuckRetry)
-		}
+		p.is, p.reason, p.wedged = stuck, err, true
+		g.stuckAt = g.now.add(stuckRetry)
 		g.emit(Effect{Kind: EffReport, Part: g.at, Reason: "could not be stopped: " + err})
 		g.endOrders(OrderOffline, p.Name+" could not be stopped: "+err)
 		g.endOrders(OrderSwitch, p.Name+" could not be stopped: "+err)

@@ -93,6 +93,35 @@ func TestStandingThatChangesDuringTheAttempt(t *testing.T) {
 	}
 }
 
+// How often a replica was refused has nothing to do with how soon a part that is stuck is
+// tried again.
+func TestStuckPartIsTriedAgainWhateverWasRefusedBefore(t *testing.T) {
+	part := func(name string) Part {
+		return Part{Name: "group1/resource/" + name, Kind: Resource, UpLimit: 10 * Second, DownLimit: Second}
+	}
+	d := newDesk(t, standard(part("log"), part("data")))
+	d.fails["+data"] = "promotion refused"
+	d.tell(Event{Kind: EvElected, Master: true})
+	for n := range 5 {
+		d.tell(Event{Kind: EvStanding, Fit: true, Reason: fmt.Sprint("cause ", n)})
+		d.pass(lastBackoff)
+	}
+	d.is(Faulted)
+	d.fails["-log"] = "device is busy"
+	d.does = nil
+	d.tell(Event{Kind: EvStanding, Fit: true, Reason: "another cause"})
+	d.did("+log0 +data0 -data -log")
+	d.is(Partial)
+	d.pass(stuckRetry - 1)
+	d.did("")
+	d.pass(1)
+	d.did("-log")
+	delete(d.fails, "-log")
+	d.pass(stuckRetry)
+	d.did("-log")
+	d.is(Faulted)
+}
+
 // A preferred node whose last resource cannot be promoted does not take the group from the
 // other one again and again: what the other one does meanwhile is the answer to the
 // attempt, and that a part of the group went up is no success.
