@@ -11,11 +11,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"hastd/cluster/view"
 	"hastd/cmd/internal/api"
 	"hastd/cmd/internal/daemon"
 	"hastd/cmd/internal/exit"
@@ -412,6 +415,58 @@ func TestNodeWhoseDiskHangsIsGivenUp(t *testing.T) {
 			t.Fatal("its group stays up")
 		}
 	}
+}
+
+// TestPauseIsNoSilenceOfTheVotes: who wakes after the whole process stood still asks in vain
+// once, and accuses nobody. Votes that do not answer while it runs are another matter.
+func TestPauseIsNoSilenceOfTheVotes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &conf.Config{}
+		c.Cluster.Lease, c.Cluster.Heartbeat = 600*time.Millisecond, conf.Heartbeat{Interval: 50 * time.Millisecond, Timeout: 800 * time.Millisecond}
+		q := &quorum{s: &server{o: daemon.Setup{Conf: c}}}
+		q.opts.Config.Every = view.Duration(c.Cluster.Heartbeat.Interval)
+		var paused, hang atomic.Bool
+		alive := func(ctx context.Context) bool {
+			switch {
+			case paused.Swap(false):
+				time.Sleep(time.Minute)
+			case hang.Load():
+				<-ctx.Done()
+			default:
+				time.Sleep(10 * time.Millisecond)
+			}
+			return ctx.Err() == nil
+		}
+		ended, over := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(over)
+			q.watch(alive, ended)
+		}()
+		quiet := func(what string, least, most time.Duration) {
+			t.Helper()
+			for began := time.Now(); time.Since(began) < most; time.Sleep(time.Millisecond) {
+				if q.mute() != "" {
+					if took := time.Since(began); took < least {
+						t.Errorf("%s: it falls silent after %v", what, took)
+					}
+					return
+				}
+			}
+			if least < most {
+				t.Errorf("%s: it never falls silent", what)
+			}
+		}
+		paused.Store(true)
+		quiet("a pause", 2*time.Minute, 2*time.Minute)
+		hang.Store(true)
+		quiet("votes that hang", 900*time.Millisecond, 1050*time.Millisecond)
+		hang.Store(false)
+		time.Sleep(100 * time.Millisecond)
+		quiet("votes that answer again", time.Minute, time.Minute)
+		close(ended)
+		<-over
+	})
 }
 
 // TestNodeWhoseDiskFailedFallsSilent: it never votes again, and must not be asked.

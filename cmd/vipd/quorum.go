@@ -52,9 +52,9 @@ type quorum struct {
 	asks chan ask
 	opts mrunner.Options
 
-	claims   claims
-	cur      atomic.Pointer[mrunner.Runner]
-	answered atomic.Int64 // when the votes answered last; 0: they do not run
+	claims claims
+	cur    atomic.Pointer[mrunner.Runner]
+	silent atomic.Int64 // for how long the votes have not answered, as watch counts; ns
 
 	forced chan view.Report // what came of a person's order; of one at a time
 
@@ -141,7 +141,6 @@ func (q *quorum) run() *mrunner.Runner { return q.cur.Load() }
 func (q *quorum) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, wait := make(chan struct{}), make(chan struct{})
-	q.answered.Store(int64(now()))
 	q.mu.Lock()
 	q.end, q.wait, q.failed, q.began = cancel, wait, nil, time.Now()
 	q.mu.Unlock()
@@ -162,7 +161,7 @@ func (q *quorum) start() {
 	}()
 	go func() {
 		defer close(watching)
-		q.watch(run, ended)
+		q.watch(run.Alive, ended)
 	}()
 	go func() {
 		defer close(wait)
@@ -173,14 +172,22 @@ func (q *quorum) start() {
 	}()
 }
 
-// watch notes when the votes answer, until they have ended.
-func (q *quorum) watch(run *mrunner.Runner, ended <-chan struct{}) {
-	tick := time.NewTicker(time.Duration(q.opts.Config.Every))
+// watch counts for how long the votes do not answer, until they have ended. It adds up
+// intervals that it waited itself, and asks no clock: one in which the whole process stood
+// still is one interval, and nobody's fault.
+func (q *quorum) watch(alive func(context.Context) bool, ended <-chan struct{}) {
+	every := time.Duration(q.opts.Config.Every)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
-	defer q.answered.Store(0)
+	defer q.silent.Store(0)
 	for {
-		run.Alive(context.Background()) // it waits until they do, or have ended
-		q.answered.Store(int64(now()))
+		ctx, cancel := context.WithTimeout(context.Background(), every)
+		if alive(ctx) {
+			q.silent.Store(0)
+		} else {
+			q.silent.Add(int64(every))
+		}
+		cancel()
 		select {
 		case <-ended:
 			return
@@ -198,9 +205,10 @@ func (q *quorum) mute() string {
 	if _, failed := q.takesPart(); failed != nil {
 		return "this node takes no part in the cluster any more"
 	}
-	// Not before its lease is over, if it had one: until then a slow disk does no harm.
+	// Not before its lease is over, if it had one: until then a slow disk does no harm. They
+	// may have renewed it while they were asked for the first time in vain.
 	c := &q.s.o.Conf.Cluster
-	if at := view.Instant(q.answered.Load()); at != 0 && time.Duration(now()-at) > max(c.Heartbeat.Timeout, c.Lease) {
+	if time.Duration(q.silent.Load()) > max(c.Heartbeat.Timeout, c.Lease)+c.Heartbeat.Interval {
 		return "its votes do not answer: does the disk under vipd.state?"
 	}
 	return ""
