@@ -302,3 +302,20 @@ func TestVotesThatHang(t *testing.T) {
 		t.Error("nobody answers")
 	}
 }
+
+// TestSystemdIsAnsweredWhileADiskIsSlow: systemd waits less than the watchdog's part of the
+// votes does, and what it does to vipd has the watchdog bite.
+func TestSystemdIsAnsweredWhileADiskIsSlow(t *testing.T) {
+	run, err := votes.New(votes.Options{Config: member.Config{View: view.Config{Nodes: []view.NodeConfig{{}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{quorum: &quorum{end: func() {}}}
+	s.quorum.cur.Store(run) // nobody runs it
+	for silent, alive := range map[time.Duration]bool{0: true, 20 * time.Second: true, votesLimit: true, votesLimit + time.Second: false} {
+		s.quorum.silent.Store(int64(silent))
+		if got := s.Alive(50 * time.Millisecond); got != alive {
+			t.Errorf("after %v: %v", silent, got)
+		}
+	}
+}
