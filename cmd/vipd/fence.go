@@ -106,7 +106,7 @@ func (s *server) disarm() {
 	}
 }
 
-// abandon is for an end that leaves something up: the next vipd may take it down in time.
+// abandon is for an end that leaves something up: the next vipd may come in time.
 func (s *server) abandon() {
 	if f := s.fencer.Load(); f != nil {
 		f.Abandon()

@@ -143,7 +143,7 @@ func TestStopFeedsWhileAGroupGoesDown(t *testing.T) {
 	}
 }
 
-// TestStopThatLeavesSomethingUp: the next vipd takes it down, or the watchdog does.
+// TestStopThatLeavesSomethingUp: the next vipd takes care of it, or the watchdog does.
 func TestStopThatLeavesSomethingUp(t *testing.T) {
 	n, b := newNode(t, tocOn), &box{}
 	n.edit(`stop = ["/bin/sh", "-c", "rm`, `stop = ["/bin/sh", "-c", "exit 1; rm`)

@@ -324,31 +324,58 @@ func TestStopTakesItsTime(t *testing.T) {
 // node were dead.
 func TestStopThatLeavesSomethingUpHandsNothingOver(t *testing.T) {
 	t.Parallel()
-	t.Run("it cannot be stopped", func(t *testing.T) {
-		t.Parallel()
-		stopThatLeavesSomethingUp(t, "exit 1", "")
-	})
-	t.Run("it is frozen", func(t *testing.T) {
-		t.Parallel()
-		stopThatLeavesSomethingUp(t, "rm -f $dir/slow", "freeze")
-	})
+	for name, c := range map[string]struct{ stop, order string }{
+		"it cannot be stopped": {"exit 1", ""},
+		"it is frozen":         {"rm -f $dir/slow", "freeze"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := stopThatLeavesSomethingUp(t, "4s", c.stop, c.order)
+			c, err := v.c["bravo"].Cluster(context.Background())
+			if err != nil || !ownedBy("alpha")(c) {
+				t.Errorf("at the end of alpha: %+v, %v", c.Resources, err)
+			}
+			v.cluster("bravo", "that it owns the group", ownedBy("bravo"))
+		})
+	}
 }
 
-func stopThatLeavesSomethingUp(t *testing.T, stop, order string) {
+// TestVipdThatIsBackWithinItsLeaseKeepsWhatWasLeftUp: its node owns it still.
+func TestVipdThatIsBackWithinItsLeaseKeepsWhatWasLeftUp(t *testing.T) {
+	t.Parallel()
+	v := stopThatLeavesSomethingUp(t, "20s", "exit 1", "")
+	v.run("alpha")
+	v.until("alpha", "running")
+	for end := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
+		g, err := v.c["alpha"].Group(context.Background(), "data")
+		if err == nil && g.State == "online" && g.Elected {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%+v, %v", g, err)
+		}
+	}
+	v.cluster("bravo", "that alpha owns the group", ownedBy("alpha"))
+}
+
+func ownedBy(name string) func(api.Cluster) bool {
+	return func(c api.Cluster) bool { return len(c.Resources) == 1 && c.Resources[0].Owner == name }
+}
+
+// stopThatLeavesSomethingUp ends the vipd of alpha, which owns a group that stays up.
+func stopThatLeavesSomethingUp(t *testing.T, lease, stop, order string) *voters {
+	t.Helper()
 	v := newVoters(t, strings.NewReplacer(`election = "external"`, "", "sleep 4; rm -f $dir/slow", stop).Replace(slowGroup))
 	b, err := os.ReadFile(v.path("hast.toml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(v.path("hast.toml"), bytes.Replace(b, []byte(`lease = "600ms"`), []byte(`lease = "4s"`), 1), 0o600); err != nil {
+	if err := os.WriteFile(v.path("hast.toml"), bytes.Replace(b, []byte(`lease = "600ms"`), []byte(`lease = "`+lease+`"`), 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	v.run("alpha")
 	v.run("bravo")
-	owner := func(name string) func(api.Cluster) bool {
-		return func(c api.Cluster) bool { return len(c.Resources) == 1 && c.Resources[0].Owner == name }
-	}
-	v.cluster("bravo", "that alpha owns the group", owner("alpha"))
+	v.cluster("bravo", "that alpha owns the group", ownedBy("alpha"))
 	for end := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(v.path("slow")); err == nil {
 			break
@@ -368,11 +395,7 @@ func stopThatLeavesSomethingUp(t *testing.T, stop, order string) {
 	if _, err := os.Stat(v.path("slow")); err != nil {
 		t.Error(err)
 	}
-	c, err := v.c["bravo"].Cluster(context.Background())
-	if err != nil || !owner("alpha")(c) {
-		t.Errorf("at the end of alpha: %+v, %v", c.Resources, err)
-	}
-	v.cluster("bravo", "that it owns the group", owner("bravo"))
+	return v
 }
 
 // TestNodeWhoseDiskHangsIsGivenUp: its votes cannot be had while they store one. Nobody

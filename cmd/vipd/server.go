@@ -152,7 +152,7 @@ func (s *server) Stop() error {
 	s.servers.Stop(ctx)
 	s.control.Close()
 	if len(left) > 0 {
-		return exit.New(exit.Again, "the log above names the part and who uses it; the next vipd takes it down first",
+		return exit.New(exit.Again, "the log above names the part and who uses it; the next vipd keeps what is up if this node may still have the group, else takes it down",
 			"not everything went down: %s", strings.Join(left, ", "))
 	}
 	s.o.Log.Info("vipd stopped")
