@@ -255,8 +255,16 @@ func (q *quorum) leaving() {
 	q.say(member.Leaving{}, leavingLimit, func(st *mrunner.Status) bool { return q.isLeaving(st.View) })
 }
 
-// leave tells them that it has nothing left. They must have heard of that view: whoever
-// had only stored it would wait for this node, which alone knows that it was committed.
+// parting tells them once more, at the end of a vipd that leaves something up.
+func (q *quorum) parting() {
+	q.say(member.Leaving{}, leavingLimit, func(st *mrunner.Status) bool { return q.isLeaving(st.View) && agreed(st) })
+}
+
+// agreed says whether the others have heard of the view: whoever had only stored it would
+// wait for this node, which alone knows that it was committed.
+func agreed(st *mrunner.Status) bool { return st.View.Set()&st.Heard&^st.Agreed == 0 }
+
+// leave tells them that it has nothing left.
 func (q *quorum) leave() {
 	q.say(member.Leave{}, leaveLimit, func(st *mrunner.Status) bool {
 		v := st.View
@@ -265,7 +273,7 @@ func (q *quorum) leave() {
 				return false
 			}
 		}
-		return q.isLeaving(v) && v.Set()&st.Heard&^st.Agreed == 0
+		return q.isLeaving(v) && agreed(st)
 	})
 }
 

@@ -144,6 +144,7 @@ func (s *server) Stop() error {
 		// Nothing is handed over: the others wait for the lease, or for the watchdog, which
 		// is not fed any more before the lease is renewed for the last time.
 		s.abandon()
+		s.quorum.parting()
 	}
 	s.quorum.stop()
 	s.beats.Load().stop(nil) // the others have heard what is up and what is not
