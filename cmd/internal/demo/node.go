@@ -85,7 +85,7 @@ func (n *node) quiet(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, n.d.Hastctl, argv...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C ends it through ctx
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true} // Ctrl-C ends it through ctx
 	done := make(chan error, 1)
 	go func() { done <- cmd.Run() }()
 	err := n.d.Spin(done, "hastctl "+strings.Join(args, " "))
