@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -142,8 +143,8 @@ func (c *conn) serve() error {
 			c.end = copy(c.buf, c.buf[c.pos:c.end])
 			c.pos = 0
 		}
-		c.caughtUp()
 		n, err := c.nc.Read(c.buf[c.end:])
+		c.caughtUp()
 		c.end += n
 		if n > 0 {
 			continue
@@ -301,7 +302,7 @@ func (c *conn) submit() {
 	if len(c.batch) == 0 {
 		return
 	}
-	if c.late {
+	if c.late && slices.ContainsFunc(c.batch, changes) {
 		c.endIfGone()
 	}
 	c.open.Add(int64(len(c.batch)))

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hastd/blockdev"
 )
 
 // A reader that waits for room, for memory or for a disk does not read, and so does
@@ -11,7 +13,7 @@ import (
 // the socket, and was never answered. By the time the reader goes on, the client may
 // be back on another connection, with newer writes that were acknowledged and
 // flushed: the old ones must not come after them. From a wait on, until it has caught
-// up, the reader is late, and looks at the client before it submits anything.
+// up, the reader is late, and looks at the client before it submits a change.
 
 // lookEvery is how often a reader that waits for room looks at its client, so
 // that one who has gone does not stay a connection until the device goes on.
@@ -57,10 +59,14 @@ func (c *conn) clientGone() bool {
 	return hungUp || err != nil
 }
 
-// caughtUp ends being late: the client was answered all that we took from it, and is
-// still there. That it was answered does not tell: TCP takes answers to one who has gone.
+// changes says whether what the device holds may be another after a request.
+func changes(r *blockdev.Request) bool { return r.Op != blockdev.OpRead && r.Op != blockdev.OpFlush }
+
+// caughtUp ends being late, after a read: the client was answered all that we took from it
+// before, and is still there. That it was answered does not tell: TCP takes answers to one
+// who has gone. Who is not there may be leaving in good order, with nothing left to do.
 func (c *conn) caughtUp() {
-	if c.late && c.pos == c.end && c.open.Load() == 0 && !c.endIfGone() {
+	if c.late && c.pos == c.end && c.open.Load() == 0 && !c.clientGone() {
 		c.late = false
 	}
 }

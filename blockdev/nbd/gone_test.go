@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"io"
+	"log/slog"
 	"net"
 	"runtime"
 	"sync/atomic"
@@ -379,5 +380,81 @@ func TestBlockStatusHoldsNoWriteBack(t *testing.T) {
 		if r := c.reply(0); r.errno != 0 {
 			t.Errorf("%+v", r)
 		}
+	}
+}
+
+// A client that leaves in good order after a question about the disk hears no reset, and is
+// not said to have gone: it may have been answered before the reader came back to it.
+func TestGoodbyeAfterBlockStatusIsNoReset(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			var log logLines
+			d := newMemDevice(t, 1<<20, 512, 64<<20)
+			s := &slowStatus{d, make(chan struct{}), make(chan struct{})}
+			p := serveTest(t, d, func(o *Options) {
+				o.Device = s
+				useNetwork(o, network)
+				o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			})
+			c := enter(t, p, true)
+			c.send(cmdBlockStatus, 0, 0, 4096, nil)
+			<-s.asked
+			c.send(cmdDisc, 0, 0, 0, nil)
+			c.Conn.(interface{ CloseWrite() error }).CloseWrite()
+			close(s.answer)
+			if _, err := io.Copy(io.Discard, c.Conn); err != nil {
+				t.Error(err)
+			}
+			p.awaitConnections(0)
+			if n := log.count("has gone"); n != 0 {
+				t.Errorf("told %d times that a client has gone", n)
+			}
+		})
+	}
+}
+
+// Who sends no more, and waits for answers that change nothing, gets them.
+func TestHalfClosedClientIsAnsweredAfterBlockStatus(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			d := newMemDevice(t, 1<<20, 512, 64<<20)
+			s := &slowStatus{d, make(chan struct{}), make(chan struct{})}
+			c := enter(t, serveTest(t, d, func(o *Options) { o.Device = s; useNetwork(o, network) }), true)
+			b := make([]byte, 3*requestSize)
+			for i, cmd := range []uint16{cmdBlockStatus, cmdFlush, cmdDisc} {
+				putRequest(b[i*requestSize:], wireRequest{cmd: cmd, len: uint32(4096 * (1 - min(i, 1)))})
+			}
+			c.write(b)
+			c.Conn.(interface{ CloseWrite() error }).CloseWrite()
+			<-s.asked
+			close(s.answer)
+			for range 2 {
+				c.reply(0)
+			}
+		})
+	}
+}
+
+// A client with one request at a time does not keep the reader late.
+func TestReaderCatchesUp(t *testing.T) {
+	d := newMemDevice(t, 1<<20, 512, 64<<20)
+	p := serveTest(t, d)
+	c := enter(t, p, true)
+	d.set(func() { d.held = true })
+	b := make([]byte, 2*requestSize)
+	putRequest(b, wireRequest{cmd: cmdFlush})
+	putRequest(b[requestSize:], wireRequest{cmd: cmdBlockStatus, len: 4096})
+	c.write(b)
+	c.reply(0)
+	d.set(func() { d.held = false })
+	c.reply(0)
+	p.mu.Lock()
+	served := p.conns[0]
+	p.mu.Unlock()
+	c.do(cmdFlush, 0, 0, 0, nil, 0)
+	c.Close()
+	<-served.gone
+	if served.late {
+		t.Error("the reader is late for ever")
 	}
 }
