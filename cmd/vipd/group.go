@@ -257,8 +257,8 @@ func (u *group) run(ctx context.Context) {
 	}
 	down := u.machine.Run(ctx, u.limit)
 	// With votes the others would start what is still up here, if they were told that
-	// nothing is.
-	u.down.Store(down || u.s.quorum == nil && u.machine.Status().Frozen)
+	// nothing is; a parallel group is another one on each node.
+	u.down.Store(down || u.machine.Status().Frozen && (u.s.quorum == nil || u.conf.Parallel))
 	end()
 	wg.Wait()
 	if u.keeper != nil {

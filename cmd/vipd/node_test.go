@@ -342,6 +342,43 @@ func TestStopThatLeavesSomethingUpHandsNothingOver(t *testing.T) {
 	}
 }
 
+// TestFrozenParallelGroupKeepsNothingFromTheOthers: each node has its own.
+func TestFrozenParallelGroupKeepsNothingFromTheOthers(t *testing.T) {
+	t.Parallel()
+	v := newVoters(t, strings.NewReplacer(`election = "external"`, "", "sleep 4; ", "").Replace(slowGroup)+`
+[group.agents]
+nodes = ["alpha"]
+parallel = true
+[[group.agents.service]]
+name = "agent"
+start = ["/bin/sh", "-c", "touch $dir/agent"]
+stop = ["/bin/sh", "-c", "rm -f $dir/agent"]
+monitor = ["/bin/sh", "-c", "test -e $dir/agent && exit 110; exit 100"]
+interval = "1s"
+`)
+	v.run("alpha")
+	v.run("bravo")
+	v.cluster("bravo", "that alpha owns the group", ownedBy("alpha"))
+	for end := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(v.path("agent")); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("it is not started")
+		}
+	}
+	if _, err := v.c["alpha"].Order(context.Background(), "agents", "freeze", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.end["alpha"](); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(v.path("agent")); err != nil {
+		t.Error(err)
+	}
+	v.cluster("bravo", "that it owns the group", ownedBy("bravo"))
+}
+
 // TestVipdThatIsBackWithinItsLeaseKeepsWhatWasLeftUp: its node owns it still.
 func TestVipdThatIsBackWithinItsLeaseKeepsWhatWasLeftUp(t *testing.T) {
 	t.Parallel()
