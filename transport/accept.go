@@ -170,7 +170,7 @@ func (l *Listener) data(x *stranger, ep *Endpoint, theirs *hello, raw []byte) (b
 		if !l.wait.remove(x) {
 			return errPushedOut
 		}
-		if taken = l.forget(theirs.Session); !taken { // proved twice: the first has it
+		if taken = l.take(theirs.Session, p); !taken { // proved twice: the first has it
 			return refuse(CodeSession, "the session has its data connection already")
 		}
 		return nil
@@ -197,7 +197,27 @@ func (l *Listener) expect(id string, p *pending) {
 			q.data <- nil
 		}
 	}
+	l.begun++
+	p.begun = l.begun
 	l.pending[id] = p
+}
+
+// take is forget for a data connection that came. Older control connections of the
+// endpoint go with it: what comes over them now must not end this session.
+func (l *Listener) take(id string, p *pending) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pending[id] != p {
+		return false
+	}
+	delete(l.pending, id)
+	for k, q := range l.pending {
+		if q.ep == p.ep && q.begun < p.begun {
+			delete(l.pending, k)
+			q.data <- nil
+		}
+	}
+	return true
 }
 
 func (l *Listener) find(id string) *pending {

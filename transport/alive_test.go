@@ -17,11 +17,11 @@ import (
 func (p *pair) rawSession() (ctl, data *net.TCPConn, s *Session) {
 	p.t.Helper()
 	ctx := context.Background()
-	ctl, cs, err := p.d.connect(ctx, 0, kindControl, "", p.d.o.Key)
+	ctl, cs, err := p.d.connect(ctx, 0, helloTimeout, kindControl, "", p.d.o.Key)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	data, _, err = p.d.connect(ctx, 0, kindData, cs.hello.Session, cs.keys.bind)
+	data, _, err = p.d.connect(ctx, 0, helloTimeout, kindData, cs.hello.Session, cs.keys.bind)
 	if err != nil {
 		p.t.Fatal(err)
 	}

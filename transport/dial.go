@@ -47,7 +47,7 @@ type Dialer struct {
 	cancel  context.CancelFunc // of the attempt under way
 	changed chan struct{}      // replaced and closed by Kick, Pause and Resume
 	kicked  bool
-	stale   bool // what is under way has got no answer for longer than a glance
+	stale   bool // the attempt under way goes on without a path that failed in it
 	lastErr error
 
 	// Only Dial uses these.
@@ -132,7 +132,8 @@ func (d *Dialer) LastError() error {
 	return d.lastErr
 }
 
-// Kick begins a new round, unless one is under way that just began.
+// Kick begins a new round, unless one is under way that just began, or still tries every
+// path.
 func (d *Dialer) Kick() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -208,7 +209,8 @@ func (d *Dialer) resting(ctx context.Context) error {
 
 // round tries every path, each a glance after the one before or as soon as that one failed
 // (as RFC 8305 does with addresses): neither a dead path keeps the dialer off one that
-// lives, nor is a slow one given up. The first session wins.
+// lives, nor is a slow one given up. One at a time goes on to its data connection, with
+// which the peer has a session: of two, the peer would end one that the dialer wants.
 func (d *Dialer) round(ctx context.Context) *Session {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -233,13 +235,14 @@ func (d *Dialer) round(ctx context.Context) *Session {
 		err  error
 	}
 	results := make(chan result)
-	begun, open := 0, 0
+	turn := make(chan struct{}, 1)
+	begun, open, over := 0, 0, false
 	begin := func() {
 		i := (first + begun) % paths
 		begun++
 		open++
 		go func() {
-			s, err := d.try(ctx, i)
+			s, err := d.try(ctx, i, turn)
 			results <- result{i, s, err}
 		}()
 	}
@@ -252,31 +255,27 @@ func (d *Dialer) round(ctx context.Context) *Session {
 	for open > 0 {
 		select {
 		case <-next.C:
-			if begun == paths {
-				if d.slow() && open < paths {
-					cancel() // somebody asks anew, and who failed may answer now
-				}
-				continue
-			}
+			over = begun == paths
 		case r := <-results:
 			open--
 			switch {
-			case r.err == nil && won == nil:
+			case r.err == nil:
 				won = r.s
 				cancel()
-			case r.err == nil:
-				r.s.Close("") // at the same moment: the peer has one of the two, and is called again if it is this
 			case ctx.Err() == nil:
 				// A refusal, too, may be another node's, or nobody's: the rest is tried.
 				err = r.err
 				answered = d.failed(r.path, err) || answered
 			}
-			if begun == paths || ctx.Err() != nil {
-				continue
-			}
 		}
-		begin()
-		next.Reset(glance)
+		switch {
+		case ctx.Err() != nil:
+		case begun < paths:
+			begin()
+			next.Reset(glance)
+		case over && open < paths && d.outdated():
+			cancel()
+		}
 	}
 	if won == nil && ctx.Err() == nil && !answered {
 		d.unreached(false, err)
@@ -284,8 +283,9 @@ func (d *Dialer) round(ctx context.Context) *Session {
 	return won
 }
 
-// slow notes that every path was given its glance, and says whether there was a Kick since.
-func (d *Dialer) slow() (kicked bool) {
+// outdated notes that a path failed in a round that is not fresh any more, and says whether
+// there was a Kick since the round began: who failed may answer now.
+func (d *Dialer) outdated() (kicked bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stale = true
@@ -321,16 +321,28 @@ func (d *Dialer) setErr(err error) {
 	d.mu.Unlock()
 }
 
-// try makes a session over one path.
-func (d *Dialer) try(ctx context.Context, i int) (*Session, error) {
-	ctl, cs, err := d.connect(ctx, i, kindControl, "", d.o.Key)
+// try makes a session over one path. Its data connection waits for its turn, and keeps that
+// unless it fails: it is given as long as the control connection took, and a glance.
+func (d *Dialer) try(ctx context.Context, i int, turn chan struct{}) (*Session, error) {
+	began, limit := time.Now(), helloTimeout
+	ctl, cs, err := d.connect(ctx, i, limit, kindControl, "", d.o.Key)
 	if err != nil {
 		return nil, err
 	}
+	if len(d.o.Paths) > 1 {
+		limit = min(limit, time.Since(began)+glance)
+	}
+	select {
+	case turn <- struct{}{}:
+	case <-ctx.Done():
+		_ = ctl.Close()
+		return nil, ctx.Err()
+	}
 	id := cs.hello.Session
-	data, _, err := d.connect(ctx, i, kindData, id, cs.keys.bind)
+	data, _, err := d.connect(ctx, i, limit, kindData, id, cs.keys.bind)
 	if err != nil {
 		_ = ctl.Close()
+		<-turn
 		return nil, err
 	}
 	s := newSession(&d.o.Options, data, ctl, peerHello(cs, id, data))
@@ -338,9 +350,9 @@ func (d *Dialer) try(ctx context.Context, i int) (*Session, error) {
 	return s, nil
 }
 
-// connect makes one connection and runs its handshake.
-func (d *Dialer) connect(ctx context.Context, i int, kind, session string, secret []byte) (*net.TCPConn, *shaken, error) {
-	nd := net.Dialer{Timeout: min(dialTimeout, max(d.o.Timeout, backoffFirst)), KeepAlive: -1}
+// connect makes one connection and runs its handshake, each within the limit.
+func (d *Dialer) connect(ctx context.Context, i int, limit time.Duration, kind, session string, secret []byte) (*net.TCPConn, *shaken, error) {
+	nd := net.Dialer{Timeout: min(limit, dialTimeout, max(d.o.Timeout, backoffFirst)), KeepAlive: -1}
 	if d.local[i] != nil {
 		nd.LocalAddr = d.local[i]
 	}
@@ -350,7 +362,7 @@ func (d *Dialer) connect(ctx context.Context, i int, kind, session string, secre
 	}
 	c := nc.(*net.TCPConn)
 	off := context.AfterFunc(ctx, func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(helloTimeout))
+	_ = c.SetDeadline(time.Now().Add(limit))
 	s, err := clientShake(c, &d.o.Options, kind, session, i, secret)
 	if err == nil {
 		err = c.SetDeadline(time.Time{})

@@ -304,7 +304,7 @@ func TestHandshakeDataBinding(t *testing.T) {
 	p := newPair(t, options("alpha"), options("bravo"))
 	ctx := context.Background()
 	control := func() (net.Conn, *shaken) {
-		c, s, err := p.d.connect(ctx, 0, kindControl, "", testKey)
+		c, s, err := p.d.connect(ctx, 0, helloTimeout, kindControl, "", testKey)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -313,7 +313,7 @@ func TestHandshakeDataBinding(t *testing.T) {
 	}
 	t.Run("cluster key alone", func(t *testing.T) {
 		_, s := control()
-		_, _, err := p.d.connect(ctx, 0, kindData, s.hello.Session, testKey)
+		_, _, err := p.d.connect(ctx, 0, helloTimeout, kindData, s.hello.Session, testKey)
 		if !refusedWith(CodeKey, true)(err) {
 			t.Errorf("got %v", err)
 		}
@@ -356,11 +356,11 @@ func TestHandshakeDataBinding(t *testing.T) {
 	t.Run("of a session given up", func(t *testing.T) {
 		_, s1 := control()
 		_, s2 := control() // begins anew
-		_, _, err := p.d.connect(ctx, 0, kindData, s1.hello.Session, s1.keys.bind)
+		_, _, err := p.d.connect(ctx, 0, helloTimeout, kindData, s1.hello.Session, s1.keys.bind)
 		if !refusedWith(CodeSession, true)(err) {
 			t.Errorf("the older session's data connection: %v", err)
 		}
-		c, _, err := p.d.connect(ctx, 0, kindData, s2.hello.Session, s2.keys.bind)
+		c, _, err := p.d.connect(ctx, 0, helloTimeout, kindData, s2.hello.Session, s2.keys.bind)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -235,7 +235,7 @@ func TestListenerClose(t *testing.T) {
 	flood(t, p, "127.0.0.3", 3, func(_ int, c *net.TCPConn) { t.Cleanup(func() { c.Close() }) })
 	o := options("alpha")
 	_, _ = speak(t, p, o.hello(kindControl, "", 0))
-	c, _, err := p.d.connect(t.Context(), 0, kindControl, "", testKey)
+	c, _, err := p.d.connect(t.Context(), 0, helloTimeout, kindControl, "", testKey)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -75,14 +75,16 @@ type Listener struct {
 	mu      sync.Mutex
 	lns     []net.Listener // by address, nil while not there
 	pending map[string]*pending
+	begun   uint64 // how many there were
 }
 
 // pending is an authenticated control connection waiting for its data connection.
 type pending struct {
-	ep   *Endpoint
-	path int
-	bind []byte
-	data chan *net.TCPConn // one, from whoever took the entry out of the map
+	ep    *Endpoint
+	path  int
+	begun uint64 // in which order
+	bind  []byte
+	data  chan *net.TCPConn // one, from whoever took the entry out of the map
 }
 
 // Listen opens all addresses. One that this node does not have (yet) is tried

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -87,33 +88,161 @@ func TestDialerPassesAPathThatDiesAmidAHandshake(t *testing.T) {
 	serve(s, newSink()).wait(t)
 }
 
-// Two paths are tried beside each other, over a long link: the second one's control
-// connection does not take its data connection from the first.
+// Two paths are tried beside each other: the second one's control connection does not take
+// its session from the first, and the first one's data connection, if it comes after the
+// second one's, does not end that session.
 func TestHandshakesOverTwoPaths(t *testing.T) {
-	got := make(chan *Session, 4)
-	ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
-	addr := listen(t, "bravo", ep, "127.0.0.1:0").Addrs()[0].String()
-	d, err := NewDialer(DialerOptions{Options: options("alpha"), Paths: []Path{{"", addr}, {"", addr}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var controls []*shaken
-	for i := range d.o.Paths {
-		c, s, err := d.connect(t.Context(), i, kindControl, "", d.o.Key)
+	for _, order := range [][]int{{0, 1}, {1, 0}} {
+		got := make(chan *Session, 4)
+		ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
+		addr := listen(t, "bravo", ep, "127.0.0.1:0").Addrs()[0].String()
+		d, err := NewDialer(DialerOptions{Options: options("alpha"), Paths: []Path{{"", addr}, {"", addr}}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
-		controls = append(controls, s)
-	}
-	slices.Reverse(controls)
-	for i, s := range controls {
-		c, _, err := d.connect(t.Context(), 1-i, kindData, s.hello.Session, s.keys.bind)
-		if err != nil {
-			t.Fatalf("path %d: %v", 1-i, err)
+		var controls []*shaken
+		for i := range d.o.Paths {
+			c, s, err := d.connect(t.Context(), i, helloTimeout, kindControl, "", d.o.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			controls = append(controls, s)
 		}
-		defer c.Close()
+		for _, i := range order {
+			s := controls[i]
+			c, _, err := d.connect(t.Context(), i, helloTimeout, kindData, s.hello.Session, s.keys.bind)
+			if late := order[0] == 1 && i == 0; late != (err != nil) {
+				t.Fatalf("order %v, path %d: %v", order, i, err)
+			}
+			if err != nil {
+				continue
+			}
+			defer c.Close()
+			q := <-got
+			q.end(nil)
+		}
+	}
+}
+
+// long is a path on which everything takes so long each way.
+func long(t *testing.T, remote string, way time.Duration) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	pass := func(to, from *net.TCPConn) {
+		type part struct {
+			due   time.Time
+			bytes []byte
+		}
+		parts := make(chan part, 256)
+		go func() {
+			defer close(parts)
+			for {
+				b := make([]byte, 4096)
+				n, err := from.Read(b)
+				if err != nil {
+					return
+				}
+				parts <- part{time.Now().Add(way), b[:n]}
+			}
+		}()
+		for p := range parts {
+			time.Sleep(time.Until(p.due))
+			to.Write(p.bytes)
+		}
+		time.Sleep(way)
+		to.Close()
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			r, err := net.Dial("tcp", remote)
+			if err != nil {
+				c.Close()
+				return
+			}
+			go pass(r.(*net.TCPConn), c.(*net.TCPConn))
+			go pass(c.(*net.TCPConn), r.(*net.TCPConn))
+		}
+	}()
+	return l.Addr().String()
+}
+
+// However long the paths are, a round leaves one session at the listener: another one
+// would end the dialer's, in each round anew.
+func TestRoundOverLongPathsIsOneSession(t *testing.T) {
+	for _, ways := range [][]time.Duration{
+		{160 * time.Millisecond, 160 * time.Millisecond},
+		{46 * time.Millisecond, 0},
+		{39 * time.Millisecond, 0, 46 * time.Millisecond},
+	} {
+		t.Run(fmt.Sprint(ways), func(t *testing.T) {
+			t.Parallel()
+			got := make(chan *Session, 8)
+			ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
+			addr := listen(t, "bravo", ep, "127.0.0.1:0").Addrs()[0].String()
+			var paths []Path
+			for _, way := range ways {
+				paths = append(paths, Path{"", long(t, addr, way)})
+			}
+			d, err := NewDialer(DialerOptions{Options: options("alpha"), Paths: paths})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := d.Dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			q := <-got
+			select {
+			case <-got:
+				t.Error("a second session came")
+			case <-time.After(4 * slices.Max(ways)):
+			}
+			q.end(nil)
+			serve(s, newSink()).wait(t)
+		})
+	}
+}
+
+// Who asks anew again and again does not keep a slow path from its session.
+func TestKickLeavesASlowPathAlone(t *testing.T) {
+	got := make(chan *Session, 8)
+	ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
+	addr := listen(t, "bravo", ep, "127.0.0.1:0").Addrs()[0].String()
+	for n := 1; n <= 2; n++ {
+		var paths []Path
+		for range n {
+			paths = append(paths, Path{"", long(t, addr, glance/2)})
+		}
+		d, err := NewDialer(DialerOptions{Options: options("alpha"), Paths: paths})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan *Session, 1)
+		go func() { s, _ := d.Dial(t.Context()); done <- s }()
+		kicks := time.NewTicker(glance)
+		var s *Session
+		for began := time.Now(); s == nil; {
+			select {
+			case s = <-done:
+			case <-kicks.C:
+				d.Kick()
+			}
+			if time.Since(began) > helloTimeout {
+				t.Fatalf("no session over %d paths", n)
+			}
+		}
+		kicks.Stop()
 		q := <-got
 		q.end(nil)
+		serve(s, newSink()).wait(t)
 	}
 }
