@@ -103,7 +103,7 @@ func (r *Resource) openDisk() (*disk, error) {
 	r.pinned.Lock()
 	r.pinnedDisk = d
 	r.pinned.Unlock()
-	if err := RememberSize(o.StateDir, o.Resource, meta.Path(), meta.Size()); err != nil {
+	if err := rememberAtOpening(o.StateDir, o.Resource, meta.Path(), meta.Size()); err != nil {
 		o.Log.Warn("cannot remember the component's size: should it grow, its metadata will not be found", "path", o.StateDir, "error", err)
 	}
 	return d, nil
@@ -502,11 +502,19 @@ func lockState(path string, wait time.Duration) (*os.File, error) {
 // RememberSize keeps the size of the device at whose end the metadata of a resource
 // stands. hastctl says it when it wrote or moved the metadata, hastd at every opening.
 func RememberSize(dir, resource, path string, size int64) error {
-	change := func(st *state) { st.Path, st.Size = path, size }
-	if b, err := changedState(dir, resource, change); b == nil {
-		return err // nothing to write is no trouble where nothing can be written
+	return changeState(dir, resource, sized(path, size))
+}
+
+func sized(path string, size int64) func(*state) {
+	return func(st *state) { st.Path, st.Size = path, size }
+}
+
+// rememberAtOpening is no trouble where nothing can be written and nothing is new.
+func rememberAtOpening(dir, resource, path string, size int64) error {
+	if b, err := changedState(dir, resource, sized(path, size)); b == nil {
+		return err
 	}
-	return changeState(dir, resource, change)
+	return RememberSize(dir, resource, path, size)
 }
 
 // writeDurably replaces a file so that after a crash either the old or the new

@@ -482,10 +482,11 @@ func TestMarkAskedForAgainSyncsTheFolder(t *testing.T) {
 	}
 }
 
-// What is known already is no trouble where nothing can be written.
-func TestKnownSizeNeedsNoLock(t *testing.T) {
+// What is known already is no trouble where nothing can be written: for an opening. Who
+// wrote or moved the metadata must know that the size is kept.
+func TestKnownSizeNeedsNoLockAtAnOpening(t *testing.T) {
 	dir := t.TempDir()
-	if err := RememberSize(dir, "data", "disk", 1<<20); err != nil {
+	if err := rememberAtOpening(dir, "data", "disk", 1<<20); err != nil {
 		t.Fatal(err)
 	}
 	lock := statePath(dir, "data") + ".lock"
@@ -495,11 +496,14 @@ func TestKnownSizeNeedsNoLock(t *testing.T) {
 	if err := os.Mkdir(lock, 0o700); err != nil { // in its way
 		t.Fatal(err)
 	}
-	if err := RememberSize(dir, "data", "disk", 1<<20); err != nil {
+	if err := rememberAtOpening(dir, "data", "disk", 1<<20); err != nil {
 		t.Error(err)
 	}
-	if err := RememberSize(dir, "data", "disk", 2<<20); err == nil {
+	if err := rememberAtOpening(dir, "data", "disk", 2<<20); err == nil {
 		t.Error("another size was not kept, and no error")
+	}
+	if err := RememberSize(dir, "data", "disk", 1<<20); err == nil {
+		t.Error("what may not be durable counts as kept")
 	}
 }
 
