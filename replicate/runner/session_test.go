@@ -170,6 +170,7 @@ func TestStatusTellsWhyThePeerIsRefused(t *testing.T) {
 		return s.Reason
 	}
 	different := &transport.Refused{Code: transport.CodeKey, Reason: "the keys differ"}
+	b.until(t, func(s *Snapshot) bool { return s.Status.Status == "complete" })
 	if refuse("10.0.0.1", different); reason() != "" {
 		t.Errorf("connected, it says %q", reason())
 	}
