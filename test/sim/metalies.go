@@ -91,7 +91,8 @@ func (n *node) lieAtOpen(img *metadata.Image) {
 	}
 	lost := n.markLost(truth.Dirty, st.Dirty)
 	if lie == tellOld && part == 4 {
-		n.markLost(st.Dirty, truth.Dirty) // it takes them for marked on the medium
+		n.believed = [2]*metadata.Map{st.Dirty, truth.Dirty}
+		n.markBelieved()
 	}
 	switch {
 	case lost && lie == tellOther && part == 4:
@@ -104,6 +105,14 @@ func (n *node) lieAtOpen(img *metadata.Image) {
 		tell("all dirty")
 	default:
 		tell("harmless")
+	}
+}
+
+// markBelieved marks the blocks whose bits are taken for durable and are not: what is
+// written to them since may rest on these bits, too, until the next opening reads others.
+func (n *node) markBelieved() {
+	if b := n.believed; b[0] != nil {
+		n.markLost(b[0], b[1])
 	}
 }
 

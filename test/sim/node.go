@@ -63,6 +63,7 @@ type node struct {
 	prov       provState
 	provOp     replicate.OpID
 	app        app
+	believed   [2]*metadata.Map // what the map was read as when the disk lied, and what it was
 	commands   []*order
 	recovering bool // told to discard its data, not yet made equal again
 	wipeNext   bool // the operator gives this replica up
@@ -112,6 +113,7 @@ func (n *node) reset(w *World, id int) {
 	n.prov = provNone
 	n.app.reset(n)
 	n.commands = n.commands[:0]
+	n.believed = [2]*metadata.Map{}
 	n.recovering, n.wipeNext, n.copied = false, false, false
 	n.lease = shellLease{}
 	for i := range n.copies {

@@ -523,6 +523,8 @@ func (n *node) openDone(o *op, ev *replicate.Event) {
 	if n.w.hooks.image != nil {
 		n.w.hooks.image(n, img)
 	}
+	n.markBelieved()
+	n.believed = [2]*metadata.Map{}
 	if n.disk.metaLie != tellTruth {
 		n.lieAtOpen(img)
 	}

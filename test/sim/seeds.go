@@ -36,4 +36,5 @@ var NamedSeeds = []NamedSeed{
 	{6010097543, "read-of-a-write-that-failed", "resume --error let go of a write that a primary with a bad replica had on its disk and its peer had not: a read showed it, and a flush did not keep it"},
 	{6020144576, "zeroes-prove-nothing-again", "async: the judge took the zeroes of a new disk for those of a zeroing that was on its way behind another write"},
 	{7020023233, "script-beside-a-crash", "the script of row 28 asked a node for its status that had crashed beside it"},
+	{9020021177, "older-map-outlives-a-write", "the judge forgot which bits were taken for durable by an older page of the map once the block was written again, and these went on not to be"},
 }
