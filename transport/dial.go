@@ -27,7 +27,7 @@ type DialerOptions struct {
 const (
 	// glance is for how long a path is tried before the next one is tried, too: a dead one
 	// must not keep the dialer off one that lives for as long as a promotion waits for the
-	// peer.
+	// peer. A connection that nobody took for longer is not waited for by who asks anew.
 	glance       = 300 * time.Millisecond
 	backoffFirst = 50 * time.Millisecond
 	backoffCap   = 2 * time.Second
@@ -44,10 +44,9 @@ type Dialer struct {
 
 	mu      sync.Mutex
 	paused  bool
-	cancel  context.CancelFunc // of the attempt under way
+	cancel  context.CancelFunc // of the round under way
 	changed chan struct{}      // replaced and closed by Kick, Pause and Resume
 	kicked  bool
-	stale   bool // the attempt under way goes on without a path that failed in it
 	lastErr error
 
 	// Only Dial uses these.
@@ -132,15 +131,11 @@ func (d *Dialer) LastError() error {
 	return d.lastErr
 }
 
-// Kick begins a new round, unless one is under way that just began, or still tries every
-// path.
+// Kick tries anew, at once, what failed or is not heard: the peer may answer now.
 func (d *Dialer) Kick() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.kicked = true
-	if d.stale {
-		d.cancel()
-	}
 	d.announce()
 }
 
@@ -207,91 +202,6 @@ func (d *Dialer) resting(ctx context.Context) error {
 	}
 }
 
-// round tries every path, each a glance after the one before or as soon as that one failed
-// (as RFC 8305 does with addresses): neither a dead path keeps the dialer off one that
-// lives, nor is a slow one given up. One at a time goes on to its data connection, with
-// which the peer has a session: of two, the peer would end one that the dialer wants.
-func (d *Dialer) round(ctx context.Context) *Session {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	d.mu.Lock()
-	if d.paused {
-		d.mu.Unlock()
-		return nil
-	}
-	d.cancel = cancel
-	d.mu.Unlock()
-	defer func() {
-		d.mu.Lock()
-		d.cancel, d.stale = nil, false
-		d.mu.Unlock()
-	}()
-	first, paths := d.next, len(d.o.Paths)
-	d.next = 0
-
-	type result struct {
-		path int
-		s    *Session
-		err  error
-	}
-	results := make(chan result)
-	turn := make(chan struct{}, 1)
-	begun, open, over := 0, 0, false
-	begin := func() {
-		i := (first + begun) % paths
-		begun++
-		open++
-		go func() {
-			s, err := d.try(ctx, i, turn)
-			results <- result{i, s, err}
-		}()
-	}
-	begin()
-	next := time.NewTimer(glance)
-	defer next.Stop()
-	var won *Session
-	var err error
-	answered := false
-	for open > 0 {
-		select {
-		case <-next.C:
-			over = begun == paths
-		case r := <-results:
-			open--
-			switch {
-			case r.err == nil:
-				won = r.s
-				cancel()
-			case ctx.Err() == nil:
-				// A refusal, too, may be another node's, or nobody's: the rest is tried.
-				err = r.err
-				answered = d.failed(r.path, err) || answered
-			}
-		}
-		switch {
-		case ctx.Err() != nil:
-		case begun < paths:
-			begin()
-			next.Reset(glance)
-		case over && open < paths && d.outdated():
-			cancel()
-		}
-	}
-	if won == nil && ctx.Err() == nil && !answered {
-		d.unreached(false, err)
-	}
-	return won
-}
-
-// outdated notes that a path failed in a round that is not fresh any more, and says whether
-// there was a Kick since the round began: who failed may answer now.
-func (d *Dialer) outdated() (kicked bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.stale = true
-	return d.kicked
-}
-
 func (d *Dialer) unreached(refused bool, err error) {
 	if d.o.Unreached != nil {
 		d.o.Unreached(refused, err)
@@ -319,67 +229,4 @@ func (d *Dialer) setErr(err error) {
 	d.mu.Lock()
 	d.lastErr = err
 	d.mu.Unlock()
-}
-
-// try makes a session over one path. Its data connection waits for its turn, and keeps that
-// unless it fails: it is given as long as the control connection took, and a glance.
-func (d *Dialer) try(ctx context.Context, i int, turn chan struct{}) (*Session, error) {
-	began, limit := time.Now(), helloTimeout
-	ctl, cs, err := d.connect(ctx, i, limit, kindControl, "", d.o.Key)
-	if err != nil {
-		return nil, err
-	}
-	if len(d.o.Paths) > 1 {
-		limit = min(limit, time.Since(began)+glance)
-	}
-	select {
-	case turn <- struct{}{}:
-	case <-ctx.Done():
-		_ = ctl.Close()
-		return nil, ctx.Err()
-	}
-	id := cs.hello.Session
-	data, _, err := d.connect(ctx, i, limit, kindData, id, cs.keys.bind)
-	if err != nil {
-		_ = ctl.Close()
-		<-turn
-		return nil, err
-	}
-	s := newSession(&d.o.Options, data, ctl, peerHello(cs, id, data))
-	s.peer.Path = i
-	return s, nil
-}
-
-// connect makes one connection and runs its handshake, each within the limit.
-func (d *Dialer) connect(ctx context.Context, i int, limit time.Duration, kind, session string, secret []byte) (*net.TCPConn, *shaken, error) {
-	nd := net.Dialer{Timeout: min(limit, dialTimeout, max(d.o.Timeout, backoffFirst)), KeepAlive: -1}
-	if d.local[i] != nil {
-		nd.LocalAddr = d.local[i]
-	}
-	nc, err := nd.DialContext(ctx, "tcp", d.o.Paths[i].Remote)
-	if err != nil {
-		return nil, nil, fmt.Errorf("cannot connect to node %s: %w", d.o.Peer, err)
-	}
-	c := nc.(*net.TCPConn)
-	off := context.AfterFunc(ctx, func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(limit))
-	s, err := clientShake(c, &d.o.Options, kind, session, i, secret)
-	if err == nil {
-		err = c.SetDeadline(time.Time{})
-	}
-	if err == nil {
-		err = tune(c, &d.o.Options)
-	}
-	if !off() && err == nil { // cancelled at the last moment: c is closed
-		err = ctx.Err()
-	}
-	if err != nil {
-		_ = c.Close()
-		var no *Refused
-		if errors.As(err, &no) {
-			return nil, nil, err
-		}
-		return nil, nil, fmt.Errorf("handshake with node %s at %s failed: %w", d.o.Peer, d.o.Paths[i].Remote, err)
-	}
-	return c, s, nil
 }

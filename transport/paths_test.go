@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A peer that takes longer than a glance to answer is reached as soon as over one path.
@@ -217,11 +220,13 @@ func TestKickLeavesASlowPathAlone(t *testing.T) {
 	got := make(chan *Session, 8)
 	ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
 	addr := listen(t, "bravo", ep, "127.0.0.1:0").Addrs()[0].String()
-	for n := 1; n <= 2; n++ {
-		var paths []Path
-		for range n {
-			paths = append(paths, Path{"", long(t, addr, glance/2)})
-		}
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	slow := Path{"", long(t, addr, glance/2)}
+	for _, paths := range [][]Path{{slow}, {slow, slow}, {{"", closed.Addr().String()}, slow}} {
 		d, err := NewDialer(DialerOptions{Options: options("alpha"), Paths: paths})
 		if err != nil {
 			t.Fatal(err)
@@ -237,10 +242,93 @@ func TestKickLeavesASlowPathAlone(t *testing.T) {
 				d.Kick()
 			}
 			if time.Since(began) > helloTimeout {
-				t.Fatalf("no session over %d paths", n)
+				t.Fatalf("no session over %v", paths)
 			}
 		}
 		kicks.Stop()
+		q := <-got
+		q.end(nil)
+		serve(s, newSink()).wait(t)
+	}
+}
+
+// deaf is a path on which a SYN is lost, as while a link is down, until it is heard.
+func deaf(t *testing.T, remote string) (addr string, hear func()) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	defer f.Close()
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	addr = l.Addr().String()
+	last, err := net.Dial("tcp", addr) // there is room for one
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { last.Close() })
+	return addr, func() {
+		last.Close()
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				r, err := net.Dial("tcp", remote)
+				if err != nil {
+					c.Close()
+					return
+				}
+				go func() { io.Copy(r, c); r.Close() }()
+				go func() { io.Copy(c, r); c.Close() }()
+			}
+		}()
+	}
+}
+
+// Who asks anew does not wait until the kernel repeats what was lost while the link was
+// down: a promotion asks for a second.
+func TestKickTriesAnewWhatIsNotHeard(t *testing.T) {
+	for paths := 1; paths <= 2; paths++ {
+		got := make(chan *Session, 8)
+		ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
+		addr := listen(t, "bravo", ep, "127.0.0.1:0").Addrs()[0].String()
+		o := DialerOptions{Options: options("alpha")}
+		var hear []func()
+		for range paths {
+			a, h := deaf(t, addr)
+			o.Paths, hear = append(o.Paths, Path{"", a}), append(hear, h)
+		}
+		o.Timeout = helloTimeout
+		d, err := NewDialer(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan *Session, 1)
+		go func() { s, _ := d.Dial(t.Context()); done <- s }()
+		time.Sleep(glance + 50*time.Millisecond)
+		for _, h := range hear {
+			h()
+		}
+		time.Sleep(50 * time.Millisecond) // the listeners take what filled them
+		began := time.Now()
+		d.Kick()
+		s := <-done
+		if w := time.Since(began); w > glance {
+			t.Errorf("%d paths: the session came after %v", paths, w)
+		}
 		q := <-got
 		q.end(nil)
 		serve(s, newSink()).wait(t)

@@ -500,7 +500,7 @@ func lockState(path string, wait time.Duration) (*os.File, error) {
 }
 
 // RememberSize keeps the size of the device at whose end the metadata of a resource
-// stands. hastctl says it when it wrote or moved the metadata, hastd at every opening.
+// stands, for who wrote or moved that.
 func RememberSize(dir, resource, path string, size int64) error {
 	return changeState(dir, resource, sized(path, size))
 }
@@ -509,7 +509,8 @@ func sized(path string, size int64) func(*state) {
 	return func(st *state) { st.Path, st.Size = path, size }
 }
 
-// rememberAtOpening is no trouble where nothing can be written and nothing is new.
+// rememberAtOpening does it for an opening: no trouble where nothing can be written and
+// nothing is new.
 func rememberAtOpening(dir, resource, path string, size int64) error {
 	if b, err := changedState(dir, resource, sized(path, size)); b == nil {
 		return err
