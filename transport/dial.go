@@ -131,7 +131,8 @@ func (d *Dialer) LastError() error {
 	return d.lastErr
 }
 
-// Kick tries anew, at once, what failed or is not heard: the peer may answer now.
+// Kick tries anew what failed, or was not heard for a glance: the peer may answer now. What
+// is under way is tried anew should it fail.
 func (d *Dialer) Kick() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

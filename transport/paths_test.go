@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -301,7 +302,7 @@ func deaf(t *testing.T, remote string) (addr string, hear func()) {
 // Who asks anew does not wait until the kernel repeats what was lost while the link was
 // down: a promotion asks for a second.
 func TestKickTriesAnewWhatIsNotHeard(t *testing.T) {
-	for paths := 1; paths <= 2; paths++ {
+	for paths, age := range map[int]time.Duration{1: glance / 2, 2: glance + 50*time.Millisecond} {
 		got := make(chan *Session, 8)
 		ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
 		addr := listen(t, "bravo", ep, "127.0.0.1:0").Addrs()[0].String()
@@ -318,7 +319,7 @@ func TestKickTriesAnewWhatIsNotHeard(t *testing.T) {
 		}
 		done := make(chan *Session, 1)
 		go func() { s, _ := d.Dial(t.Context()); done <- s }()
-		time.Sleep(glance + 50*time.Millisecond)
+		time.Sleep(age)
 		for _, h := range hear {
 			h()
 		}
@@ -332,5 +333,55 @@ func TestKickTriesAnewWhatIsNotHeard(t *testing.T) {
 		q := <-got
 		q.end(nil)
 		serve(s, newSink()).wait(t)
+	}
+}
+
+// hangingUp takes connections, says when, and ends each after a while without a word.
+func hangingUp(t *testing.T, after time.Duration) (addr string, at chan time.Time) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	at = make(chan time.Time, 64)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			at <- time.Now()
+			time.AfterFunc(after, func() { c.Close() })
+		}
+	}()
+	return l.Addr().String(), at
+}
+
+// What was asked for while a round was under way is not forgotten at its end: neither by
+// who asks anew amid a handshake that fails then, nor by who resumes after a pause. The
+// dialer has waited long between rounds by then.
+func TestWhatIsAskedOfARoundOutlastsIt(t *testing.T) {
+	for name, ask := range map[string]func(*Dialer){
+		"kick":   (*Dialer).Kick,
+		"resume": func(d *Dialer) { d.Pause(); d.Resume() },
+	} {
+		addr, at := hangingUp(t, glance)
+		d, err := NewDialer(DialerOptions{Options: options("alpha"), Paths: []Path{{"", addr}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.backoff = backoffCap
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { _, _ = d.Dial(ctx); close(done) }()
+		first := <-at
+		time.Sleep(glance / 3)
+		ask(d)
+		if w := (<-at).Sub(first); w > 2*glance {
+			t.Errorf("%s: tried anew after %v", name, w)
+		}
+		cancel()
+		<-done
 	}
 }

@@ -15,12 +15,10 @@ type attempt struct {
 	ctx   context.Context
 	drop  context.CancelFunc
 	began time.Time
-	taken atomic.Bool // somebody took its connection
+	// Somebody took its connection: a handshake that is under way is slow, and would be as
+	// slow anew.
+	taken atomic.Bool
 }
-
-// silent says whether nobody has taken the connection for so long that what was sent may
-// be lost. A handshake that is under way is slow, and would be as slow anew.
-func (a *attempt) silent() bool { return !a.taken.Load() && time.Since(a.began) > glance }
 
 // result is how an attempt ended.
 type result struct {
@@ -54,11 +52,12 @@ func (d *Dialer) round(ctx context.Context) *Session {
 	results := make(chan result)
 	turn := make(chan struct{}, 1)
 	trying := make([]*attempt, paths)
+	again := make([]bool, paths) // there was a Kick since its attempt began
 	begun, open := 0, 0
 	begin := func(i int) {
 		a := &attempt{path: i, began: time.Now()}
 		a.ctx, a.drop = context.WithCancel(ctx)
-		trying[i] = a
+		trying[i], again[i] = a, false
 		open++
 		go func() {
 			s, err := d.try(a, turn)
@@ -70,18 +69,34 @@ func (d *Dialer) round(ctx context.Context) *Session {
 	var won *Session
 	var err error
 	answered := false
-	for open > 0 || begun < paths && ctx.Err() == nil {
-		changed, kicked := d.asked()
-		if kicked && ctx.Err() == nil {
-			for n := range begun {
-				i := (first + n) % paths
-				if a := trying[i]; a == nil {
-					begin(i)
-				} else if a.silent() {
-					a.drop()
-					begin(i)
-				}
+	failed := func(i int, why error) {
+		// A refusal, too, may be another node's, or nobody's: the rest is tried.
+		err = why
+		answered = d.failed(i, why) || answered
+	}
+	for {
+		changed, kicked := d.asked(ctx)
+		for n := range begun {
+			i := (first + n) % paths
+			again[i] = again[i] || kicked
+			if !again[i] || ctx.Err() != nil {
+				continue
 			}
+			a := trying[i]
+			switch {
+			case a == nil:
+				begin(i)
+			case a.taken.Load(): // it is begun again should it fail
+			case time.Since(a.began) < glance:
+				next.Reset(glance - time.Since(a.began))
+			default:
+				failed(i, fmt.Errorf("cannot connect to node %s: no answer", d.o.Peer))
+				a.drop()
+				begin(i)
+			}
+		}
+		if open == 0 && (begun == paths || ctx.Err() != nil) {
+			break
 		}
 		select {
 		case <-changed:
@@ -99,9 +114,7 @@ func (d *Dialer) round(ctx context.Context) *Session {
 				won = r.s
 				cancel()
 			case !dropped:
-				// A refusal, too, may be another node's, or nobody's: the rest is tried.
-				err = r.err
-				answered = d.failed(r.path, err) || answered
+				failed(r.path, r.err)
 			}
 		}
 		if begun < paths && ctx.Err() == nil {
@@ -116,11 +129,14 @@ func (d *Dialer) round(ctx context.Context) *Session {
 	return won
 }
 
-// asked tells whether there was a Kick, once, and what tells of the next change.
-func (d *Dialer) asked() (changed <-chan struct{}, kicked bool) {
+// asked tells whether there was a Kick, once, and what tells of the next change. What is
+// asked for once a round is over is for the next one.
+func (d *Dialer) asked(round context.Context) (changed <-chan struct{}, kicked bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	kicked, d.kicked = d.kicked, false
+	if round.Err() == nil {
+		kicked, d.kicked = d.kicked, false
+	}
 	return d.changed, kicked
 }
 
