@@ -73,11 +73,12 @@ func start(o daemon.Setup) (*server, error) {
 	if err := d.listen(); err != nil {
 		return nil, errors.Join(err, d.Stop())
 	}
+	for _, u := range d.units {
+		wait := u.startAs()
+		d.wg.Go(func() { wait(d.ctx, d.log) })
+	}
 	d.servers.Serve(d.ctx, d.control, api.NewHandler(d), 0)
 	d.servers.ServeWeb(d.ctx, d.hastd.HTTP, d.web())
-	for _, u := range d.units {
-		d.wg.Go(func() { u.startAs(d.ctx, d.log) })
-	}
 	d.armTOC()
 	d.log.Info("hastd runs", "node", o.Node.Name, "cluster", o.Conf.Cluster.Name, "resources", len(d.units), "version", build.Read().String())
 	return d, nil

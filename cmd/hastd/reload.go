@@ -161,12 +161,13 @@ func (d *server) reloadUnits(ctx context.Context, c *conf.Config, res *api.Reloa
 			}
 		}
 	}
+	for _, u := range fresh {
+		wait := u.startAs()
+		d.wg.Go(func() { wait(d.ctx, d.log) })
+	}
 	d.mu.Lock()
 	d.conf, d.units = c, units
 	d.mu.Unlock()
-	for _, u := range fresh {
-		d.wg.Go(func() { u.startAs(d.ctx, d.log) })
-	}
 	return failed
 }
 

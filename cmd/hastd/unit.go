@@ -280,16 +280,19 @@ func known(s string) string {
 // startTimeout bounds how long a resource may take to become secondary at start.
 const startTimeout = time.Minute
 
-// startAs gives the resource the role configured for the start of the daemon.
-func (u *unit) startAs(ctx context.Context, log *slog.Logger) {
+// startAs orders the role that is configured for the start of the daemon, and returns what
+// waits for it. It comes before anything that others can order.
+func (u *unit) startAs() (wait func(context.Context, *slog.Logger)) {
 	if u.run == nil || u.conf.Load().StartAs != conf.StartSecondary {
-		return
+		return func(context.Context, *slog.Logger) {}
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	err := u.run.Command(ctx, replicate.Command{Kind: replicate.CmdRole, Role: metadata.Secondary})
-	if err != nil && !errors.Is(err, context.Canceled) {
-		log.Error("resource did not become secondary", "resource", u.name, "reason", err)
+	done := u.run.Order(replicate.Command{Kind: replicate.CmdRole, Role: metadata.Secondary})
+	return func(ctx context.Context, log *slog.Logger) {
+		ctx, cancel := context.WithTimeout(ctx, startTimeout)
+		defer cancel()
+		if err := done(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			log.Error("resource did not become secondary", "resource", u.name, "reason", err)
+		}
 	}
 }
 

@@ -153,15 +153,26 @@ func (r *Resource) now() replicate.Instant {
 // *replicate.Refusal. When the context ends first the order still stands, and the
 // answer says so. The end of a lease that is granted is a reading of CLOCK_BOOTTIME.
 func (r *Resource) Command(ctx context.Context, c replicate.Command) error {
+	return r.Order(c)(ctx)
+}
+
+// Order is Command in two steps: once it returns, what others order comes after this.
+func (r *Resource) Order(c replicate.Command) (wait func(context.Context) error) {
 	c.ID = r.commandID.Add(1)
 	if c.Grant != nil {
 		c.Grant = r.ownClock(*c.Grant)
 	}
 	answer := make(chan error, 1)
 	ok := r.box.post(item{ev: replicate.Event{Kind: replicate.EvCommand, Command: &c}, answer: answer})
-	if !ok {
-		return errClosing(r.opts.Resource)
+	return func(ctx context.Context) error {
+		if !ok {
+			return errClosing(r.opts.Resource)
+		}
+		return r.answered(ctx, answer)
 	}
+}
+
+func (r *Resource) answered(ctx context.Context, answer <-chan error) error {
 	select {
 	case err := <-answer:
 		return err

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -205,4 +206,28 @@ func TestRefusalSaysWhyThisNodeTakesNoPart(t *testing.T) {
 	tells("refused by the peer: bravo was disconnected by an administrator; hastctl connect data there ends it")
 	b.order(t, replicate.Command{Kind: replicate.CmdRole, Role: metadata.Init})
 	tells("refused by the peer: data is init on bravo")
+}
+
+// What is ordered first comes first, whoever is waited for first: a promotion that a person
+// orders while the daemon starts is not undone by the role of the start.
+func TestOrderComesBeforeWhatIsOrderedLater(t *testing.T) {
+	_, b := realPair(t, 8<<20, nil)
+	b.order(t, replicate.Command{Kind: replicate.CmdRole, Role: metadata.Init})
+	wait := b.Order(replicate.Command{Kind: replicate.CmdRole, Role: metadata.Secondary})
+	second := replicate.Command{Kind: replicate.CmdRole, Role: metadata.Init}
+	for busy := (*replicate.Refusal)(nil); ; {
+		err := b.Command(t.Context(), second)
+		if !errors.As(err, &busy) || busy.Code != replicate.RefusedBusy {
+			if err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+	if err := wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := b.Status(t.Context()); err != nil || s.Role != metadata.Init {
+		t.Errorf("role %v, %v", s.Role, err)
+	}
 }
