@@ -13,6 +13,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// bravo is a node whose sessions are looked at.
+func bravo(t *testing.T) (addr string, got chan *Session) {
+	t.Helper()
+	got = make(chan *Session, 8)
+	ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
+	return listen(t, "bravo", ep, "127.0.0.1:0").Addrs()[0].String(), got
+}
+
+// ends ends a session on both sides.
+func ends(t *testing.T, s, peer *Session) {
+	t.Helper()
+	peer.end(nil)
+	serve(s, newSink()).wait(t)
+}
+
 // A peer that takes longer than a glance to answer is reached as soon as over one path.
 func TestDialerLetsASlowPeerAnswer(t *testing.T) {
 	const slow = glance + 100*time.Millisecond
@@ -34,9 +49,7 @@ func TestDialerLetsASlowPeerAnswer(t *testing.T) {
 	if s.Hello().Path != 0 {
 		t.Errorf("path %d", s.Hello().Path)
 	}
-	q := <-got
-	q.end(nil)
-	serve(s, newSink()).wait(t)
+	ends(t, s, <-got)
 }
 
 // dying is a path to a node over which nothing passes any more once its control
@@ -72,9 +85,7 @@ func dying(t *testing.T, remote string) string {
 
 // A path that dies amid a handshake does not keep the dialer off one that lives.
 func TestDialerPassesAPathThatDiesAmidAHandshake(t *testing.T) {
-	got := make(chan *Session, 4)
-	ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
-	addr := listen(t, "bravo", ep, "127.0.0.1:0").Addrs()[0].String()
+	addr, got := bravo(t)
 	d, err := NewDialer(DialerOptions{Options: options("alpha"), Paths: []Path{{"", dying(t, addr)}, {"", addr}}})
 	if err != nil {
 		t.Fatal(err)
@@ -87,9 +98,7 @@ func TestDialerPassesAPathThatDiesAmidAHandshake(t *testing.T) {
 	if w := time.Since(began); w > helloTimeout/2 || s.Hello().Path != 1 {
 		t.Errorf("the session came after %v over path %d", w, s.Hello().Path)
 	}
-	q := <-got
-	q.end(nil)
-	serve(s, newSink()).wait(t)
+	ends(t, s, <-got)
 }
 
 // Two paths are tried beside each other: the second one's control connection does not take
@@ -97,9 +106,7 @@ func TestDialerPassesAPathThatDiesAmidAHandshake(t *testing.T) {
 // second one's, does not end that session.
 func TestHandshakesOverTwoPaths(t *testing.T) {
 	for _, order := range [][]int{{0, 1}, {1, 0}} {
-		got := make(chan *Session, 4)
-		ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
-		addr := listen(t, "bravo", ep, "127.0.0.1:0").Addrs()[0].String()
+		addr, got := bravo(t)
 		d, err := NewDialer(DialerOptions{Options: options("alpha"), Paths: []Path{{"", addr}, {"", addr}}})
 		if err != nil {
 			t.Fatal(err)
@@ -189,9 +196,7 @@ func TestRoundOverLongPathsIsOneSession(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(ways), func(t *testing.T) {
 			t.Parallel()
-			got := make(chan *Session, 8)
-			ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
-			addr := listen(t, "bravo", ep, "127.0.0.1:0").Addrs()[0].String()
+			addr, got := bravo(t)
 			var paths []Path
 			for _, way := range ways {
 				paths = append(paths, Path{"", long(t, addr, way)})
@@ -218,9 +223,7 @@ func TestRoundOverLongPathsIsOneSession(t *testing.T) {
 
 // Who asks anew again and again does not keep a slow path from its session.
 func TestKickLeavesASlowPathAlone(t *testing.T) {
-	got := make(chan *Session, 8)
-	ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
-	addr := listen(t, "bravo", ep, "127.0.0.1:0").Addrs()[0].String()
+	addr, got := bravo(t)
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -247,9 +250,7 @@ func TestKickLeavesASlowPathAlone(t *testing.T) {
 			}
 		}
 		kicks.Stop()
-		q := <-got
-		q.end(nil)
-		serve(s, newSink()).wait(t)
+		ends(t, s, <-got)
 	}
 }
 
@@ -303,9 +304,7 @@ func deaf(t *testing.T, remote string) (addr string, hear func()) {
 // down: a promotion asks for a second.
 func TestKickTriesAnewWhatIsNotHeard(t *testing.T) {
 	for paths, age := range map[int]time.Duration{1: glance / 2, 2: glance + 50*time.Millisecond} {
-		got := make(chan *Session, 8)
-		ep := &Endpoint{Options: options("bravo"), Session: func(s *Session) { got <- s }}
-		addr := listen(t, "bravo", ep, "127.0.0.1:0").Addrs()[0].String()
+		addr, got := bravo(t)
 		o := DialerOptions{Options: options("alpha")}
 		var hear []func()
 		for range paths {
@@ -330,9 +329,7 @@ func TestKickTriesAnewWhatIsNotHeard(t *testing.T) {
 		if w := time.Since(began); w > glance {
 			t.Errorf("%d paths: the session came after %v", paths, w)
 		}
-		q := <-got
-		q.end(nil)
-		serve(s, newSink()).wait(t)
+		ends(t, s, <-got)
 	}
 }
 
