@@ -30,7 +30,7 @@ type nodeJudge struct {
 	gone    int     // how many were taken from its front
 
 	alone       bool // acknowledged something that its peer lacks, since they were equal last
-	asked       bool // its primary, whose disk failed, asked it to take over
+	asked       bool // its primary, whose disk failed, asked it to keep the record for both
 	unheard     bool // raised by a write of which no machine heard that it was durable, or for a primary that never heard
 	primaryOnce bool // was primary since data flowed last between the two
 	forced      bool // promoted by force since
@@ -60,6 +60,10 @@ func (j *nodeJudge) reset(w *World) {
 	clear(j.seenW)
 	clear(j.seenAt)
 }
+
+// unused says whether it raised for nothing: nobody heard of it, and nothing was
+// acknowledged by it.
+func (j *nodeJudge) unused() bool { return j.unheard && !j.alone }
 
 // forget: what reads showed until now fixes nothing any more, and a flush that was issued
 // before covers none of what they show from now on.
@@ -268,7 +272,9 @@ func (w *World) oracleDelivered(s *session, n *node, m *replicate.Msg, it *strea
 		s.flow[n.id] = false
 	case replicate.MsgTakeOver:
 		n.judge.asked = true
-	case replicate.MsgTookOver:
+	case replicate.MsgBegin:
+		n.judge.asked = w.peerOf(n).toldFailed
+	case replicate.MsgTookOver, replicate.MsgReady:
 		w.peerOf(n).judge.unheard = false
 	case replicate.MsgWrite:
 		for _, st := range it.data {

@@ -78,8 +78,9 @@ func (w *World) oracleReport(n *node, r *replicate.Report) {
 		clear(j.seenAt)
 	case replicate.ReportSplitBrain:
 		p := w.peerOf(n)
-		// Section 12: both raised, and one of them died before it acknowledged anything.
-		raised := n.judge.sb.Marks.Has(metadata.Raised) && p.judge.sb.Marks.Has(metadata.Raised)
+		// Section 12: both raised, and one of them died before it acknowledged anything. Or
+		// one raised for a primary that never heard of it, and goes on with its own replica.
+		raised := n.judge.sb.Marks.Has(metadata.Raised) && p.judge.sb.Marks.Has(metadata.Raised) || n.judge.unused() || p.judge.unused()
 		if !raised && !n.judge.forced && !p.judge.forced && !(n.judge.primaryOnce && p.judge.primaryOnce) &&
 			!n.promotedSince(p) && !p.promotedSince(n) {
 			w.violate("false-split", "%s reports split-brain (%s), but since data flowed last only one node was primary and nobody used force", n.name, r.Reason)

@@ -233,7 +233,7 @@ func (p *Pair) Written() bool { return p.w.prof.Mode == replicate.Fullsync }
 // died, was refused by its disk or was cut off before it could say so (replication 12).
 func (p *Pair) Parted() bool {
 	a, b := &p.w.nodes[0].judge, &p.w.nodes[1].judge
-	if a.unheard && !a.alone || b.unheard && !b.alone {
+	if a.unused() || b.unused() {
 		return false
 	}
 	return a.sb.Resuid == b.sb.Resuid && !metadata.Agree(a.sb.Lineage, b.sb.Lineage)

@@ -37,4 +37,5 @@ var NamedSeeds = []NamedSeed{
 	{6020144576, "zeroes-prove-nothing-again", "async: the judge took the zeroes of a new disk for those of a zeroing that was on its way behind another write"},
 	{7020023233, "script-beside-a-crash", "the script of row 28 asked a node for its status that had crashed beside it"},
 	{9020021177, "older-map-outlives-a-write", "the judge forgot which bits were taken for durable by an older page of the map once the block was written again, and these went on not to be"},
+	{13140031416, "raised-for-nobody", "the judge held a node to a raise for its primary, whose disk failed, of which that never heard: started again with its disk, the primary rightly cannot tell"},
 }
