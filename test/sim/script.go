@@ -267,9 +267,7 @@ func (s *script) power(n *node) { s.stage.Helper(); s.do(n.powerLoss) }
 
 func (s *script) connected() {
 	s.stage.Helper()
-	s.until("a connection", func() bool {
-		return s.a.state == running && s.b.state == running && s.a.status().Connection == "connected" && s.b.status().Connection == "connected"
-	})
+	s.until("a connection", func() bool { return s.both("connected") })
 }
 
 func (s *script) flowing() {
@@ -316,17 +314,23 @@ func (s *script) verdict(want string) {
 func (s *script) split() {
 	s.stage.Helper()
 	s.verdict("split-brain")
-	s.until("both to say split-brain", func() bool {
-		return s.a.status().Connection == "split-brain" && s.b.status().Connection == "split-brain"
-	})
+	s.until("both to say split-brain", func() bool { return s.both("split-brain") })
 }
 
 // refused waits until both nodes say refused.
 func (s *script) refused() {
 	s.stage.Helper()
-	s.until("both to say refused", func() bool {
-		return s.a.status().Connection == "refused" && s.b.status().Connection == "refused"
-	})
+	s.until("both to say refused", func() bool { return s.both("refused") })
+}
+
+// both says whether the connection is that for both nodes. One that crashed says nothing.
+func (s *script) both(connection string) bool {
+	for _, n := range []*node{s.a, s.b} {
+		if n.state != running || n.status().Connection != connection {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *script) counters(al, ar, bl, br uint64) {
