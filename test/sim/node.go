@@ -18,17 +18,18 @@ const (
 // node is the shell of one machine: it carries out effects as replicate/runner
 // does in a daemon, on simulated parts.
 type node struct {
-	toldFailed bool // the disk's state as reported last: failed
-	w          *World
-	id         int
-	name       string
-	state      nodeState
-	life       uint32 // counts processes; stale events carry an older one
-	m          *replicate.Machine
-	disk       disk
-	mark       bool // kept in the state directory: survives crashes
-	mem        arena
-	ids        rand.PCG
+	toldFailed    bool // the disk's state as reported last: failed
+	toldSuspended bool // reported last: suspended
+	w             *World
+	id            int
+	name          string
+	state         nodeState
+	life          uint32 // counts processes; stale events carry an older one
+	m             *replicate.Machine
+	disk          disk
+	mark          bool // kept in the state directory: survives crashes
+	mem           arena
+	ids           rand.PCG
 
 	mailbox  []replicate.Event
 	batch    []replicate.Event
@@ -191,7 +192,7 @@ func (n *node) start() {
 	}
 	n.life++
 	n.state = running
-	n.m, n.toldFailed = replicate.New(n.config()), false
+	n.m, n.toldFailed, n.toldSuspended = replicate.New(n.config()), false, false
 	n.linked = false
 	w.tracef("%s: daemon starts", n.name)
 }

@@ -111,9 +111,10 @@ func (n *node) toRecover(but *order) bool {
 	return false
 }
 
-// demoted: a clean demotion flushed both replicas.
+// demoted: a clean demotion flushed both replicas. One while suspended is not clean, also
+// if nothing was written that left a mark.
 func (n *node) demoted() {
-	if n.judge.sb.Marks.Has(metadata.CrashedPrimary) || n.hadError {
+	if n.judge.sb.Marks.Has(metadata.CrashedPrimary) || n.hadError || n.toldSuspended {
 		return // it could not
 	}
 	r := request{kind: replicate.ReqFlush, term: n.judge.term}

@@ -60,9 +60,12 @@ func (w *World) oracleReport(n *node, r *replicate.Report) {
 	switch r.Kind {
 	case replicate.ReportRole:
 		n.primary = r.New == metadata.Primary.String()
-		n.sleep = sleeper{} // a promotion asks for itself
+		n.toldSuspended = n.toldSuspended && !n.primary // (a demotion ends it without a word)
+		n.sleep = sleeper{}                             // a promotion asks for itself
 	case replicate.ReportVerdict:
 		n.heardOfPeer()
+	case replicate.ReportSuspended, replicate.ReportResumed:
+		n.toldSuspended = r.Kind == replicate.ReportSuspended
 	case replicate.ReportDataLoss:
 		// Told: what no flush covered may be gone, and the next flush says so too.
 		j := &n.judge
