@@ -19,6 +19,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"hastd/test/sim"
+	"hastd/test/sim/cluster"
 )
 
 // piece is what the reports of all simulators have.
@@ -38,14 +41,22 @@ type piece struct {
 	Healing    float64          `json:"longest_healing_seconds"`
 	HealSeed   uint64           `json:"longest_healing_seed"`
 	Missing    []string         `json:"never_reached"`
-	Violations []any            `json:"violations"`
+	Violations []violation      `json:"violations"`
 	Reached    map[string]int64 `json:"reached"`
+}
+
+// violation is what an oracle said of one run.
+type violation struct {
+	Seed   uint64 `json:"seed"`
+	Oracle string `json:"oracle"`
+	Text   string `json:"text"`
 }
 
 // subject is what was simulated.
 type subject struct {
 	title, what, command string
 	tables               []table
+	found                map[uint64]string // what came out, by seed
 }
 
 // table is of what begins with a word.
@@ -61,6 +72,7 @@ applications are simulated. What is judged stands in ` + "`docs/guarantees.md`" 
 		command: "go run ./test/sim/cmd/sim -from FIRST -runs N -limit TIME -k -coverage -report FILE",
 		tables: []table{{"fault", "Faults"}, {"verdict", "Verdicts at a connection"},
 			{"row", "Rows of the scenarios that began a run, random faults after them"}, {"unaided", "How pairs stood before anybody helped"}},
+		found: map[uint64]string{},
 	},
 	"cluster": {
 		title: "Clusters with votes under simulation",
@@ -71,7 +83,17 @@ judged stands in ` + "`docs/guarantees.md`" + `; how, in ` + "`test/sim/cluster/
 replicas, in ` + "`test/sim/oracle_*.go`" + `.`,
 		command: "go run ./test/sim/cluster/cmd/cluster -from FIRST -runs N -limit TIME -k -coverage -report FILE",
 		tables:  []table{{"fault", "Faults"}},
+		found:   map[uint64]string{},
 	},
+}
+
+func init() {
+	for _, s := range sim.NamedSeeds {
+		subjects["pair"].found[s.Seed] = s.Found
+	}
+	for _, s := range cluster.NamedSeeds {
+		subjects["cluster"].found[s.Seed] = s.Found
+	}
 }
 
 func main() {
@@ -162,6 +184,7 @@ func (s *subject) write(w io.Writer, pieces []piece) {
 	} else {
 		fmt.Fprintf(w, "Not reached by every piece: %s.\n", strings.Join(slices.Sorted(maps.Keys(missing)), ", "))
 	}
+	s.violations(w, all.Violations)
 	for _, t := range s.tables {
 		section(w, t.title, t.word+" ", all.Reached)
 	}
@@ -169,6 +192,22 @@ func (s *subject) write(w io.Writer, pieces []piece) {
 		maps.DeleteFunc(all.Reached, func(k string, _ int64) bool { return strings.HasPrefix(k, t.word+" ") })
 	}
 	section(w, "What else occurred", "", all.Reached)
+}
+
+// violations tells of each what came of it, by the list of the seeds that found something.
+func (s *subject) violations(w io.Writer, vs []violation) {
+	if len(vs) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n## Violations\n\n| seed | oracle | what it said | what came of it |\n| ---: | --- | --- | --- |\n")
+	for _, v := range vs {
+		came := s.found[v.Seed]
+		if came == "" {
+			came = "**not known yet**"
+		}
+		said, _, _ := strings.Cut(v.Text, "\n")
+		fmt.Fprintf(w, "| %d | %s | %s | %s |\n", v.Seed, v.Oracle, said, came)
+	}
 }
 
 // section is a table of what begins with a prefix.

@@ -53,12 +53,15 @@ func TestPiecesThatDoNotAddUpAreRefused(t *testing.T) {
 
 func TestPiecesAddUp(t *testing.T) {
 	var out strings.Builder
-	violated := report(t, func(p *piece) { p.From, p.To, p.Violations, p.Missing = 11, 20, []any{"x"}, []string{"row 5"} })
+	violated := report(t, func(p *piece) {
+		p.From, p.To, p.Violations, p.Missing = 11, 20, []violation{{1725, "durable", "gone\nmore"}, {5, "ack", "early"}}, []string{"row 5"}
+	})
 	if err := run(&out, "pair", []string{violated, report(t, nil)}); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"20 runs with 14 faults drawn", "**1 violation**", "| all | | | | | 4 | 20 | 2,469,134 | 14 | 1 |",
+		"20 runs with 14 faults drawn", "**2 violations**", "| all | | | | | 4 | 20 | 2,469,134 | 14 | 2 |",
+		"| 1725 | durable | gone | a flush was acknowledged although ", "| 5 | ack | early | **not known yet** |",
 		"Not reached by every piece: row 5.", "| cut | 14 |", "| other | 4 |", "Revision abc.",
 	} {
 		if !strings.Contains(out.String(), want) {
