@@ -40,4 +40,5 @@ var NamedSeeds = []NamedSeed{
 	{13140031416, "raised-for-nobody", "the judge held a node to a raise for its primary, whose disk failed, of which that never heard: started again with its disk, the primary rightly cannot tell"},
 	{13200125025, "script-beside-a-crash-again", "scripts that wait for a split-brain or a refusal asked a node for its status that had crashed beside them"},
 	{13210095731, "demoted-while-suspended", "async: the judge took the demotion of a suspended primary for a flush, because nothing had been written that would have left a mark"},
+	{13240010023, "demoted-while-suspended-again", "the same in memsync"},
 }
