@@ -215,14 +215,13 @@ func TestOrderComesBeforeWhatIsOrderedLater(t *testing.T) {
 	b.order(t, replicate.Command{Kind: replicate.CmdRole, Role: metadata.Init})
 	wait := b.Order(replicate.Command{Kind: replicate.CmdRole, Role: metadata.Secondary})
 	second := replicate.Command{Kind: replicate.CmdRole, Role: metadata.Init}
-	for busy := (*replicate.Refusal)(nil); ; {
-		err := b.Command(t.Context(), second)
-		if !errors.As(err, &busy) || busy.Code != replicate.RefusedBusy {
-			if err != nil {
-				t.Fatal(err)
-			}
-			break
-		}
+	err := b.Command(t.Context(), second)
+	busy := (*replicate.Refusal)(nil)
+	for end := time.Now().Add(10 * time.Second); errors.As(err, &busy) && busy.Code == replicate.RefusedBusy && time.Now().Before(end); {
+		err = b.Command(t.Context(), second)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := wait(t.Context()); err != nil {
 		t.Fatal(err)
