@@ -96,3 +96,31 @@ func TestNothingIsToldWithoutALease(t *testing.T) {
 	}
 	told("the device goes away", 2, unix.EIO)
 }
+
+// A status is of the moment it is asked for, though nothing woke the machine since: here
+// nothing does when the lease ends.
+func TestAStatusKnowsThatTheLeaseIsOver(t *testing.T) {
+	r := testResource(t, func(o *Options) { o.NeedLease = true })
+	until := BootNow() + Boottime(time.Second)
+	g := replicate.Grant{Generation: 1, Owner: true, Until: replicate.Instant(until)}
+	if err := r.Command(t.Context(), replicate.Command{Kind: replicate.CmdGrant, Grant: &g}); err != nil {
+		t.Fatal(err)
+	}
+	look := func() Snapshot {
+		t.Helper()
+		s, err := r.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for {
+		s := look()
+		if over := s.LeaseLeft == 0; over != (s.SuspendReason == "no-lease") {
+			t.Fatalf("%v left of the lease, over for %v: it says %q", s.LeaseLeft, s.LeaseOver, s.SuspendReason)
+		} else if over {
+			return
+		}
+		time.Sleep(time.Duration(until-BootNow()) + time.Millisecond)
+	}
+}

@@ -48,8 +48,9 @@ func (r *Resource) Status(ctx context.Context) (Snapshot, error) {
 }
 
 func (r *Resource) snapshot() *Snapshot {
+	now := r.turnAt // when the machine looked at its times
 	s := &Snapshot{
-		Status: r.machine.Status(r.now()),
+		Status: r.machine.Status(now),
 		Name:   r.opts.Resource, Node: r.opts.Node, Peer: r.opts.Peer, PeerID: r.opts.PeerID,
 		Mode:        r.opts.Mode,
 		BuffersFree: r.appMem.Free(),
@@ -59,7 +60,7 @@ func (r *Resource) snapshot() *Snapshot {
 	if r.opts.NeedLease {
 		s.Quorum = true
 		if until := s.Grant.Until; until != 0 {
-			left := time.Duration(until - r.now())
+			left := time.Duration(until - now)
 			s.LeaseLeft, s.LeaseOver = max(left, 0), max(-left, 0)
 		}
 	}

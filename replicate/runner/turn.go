@@ -44,6 +44,11 @@ func (r *Resource) turn(w *word) {
 			evs = r.arrive(it, w, evs)
 		}
 	}
+	if calls {
+		// Who asks is told what holds now: the timer may be late, and this process may
+		// have stood still.
+		evs = append(evs, replicate.Event{Kind: replicate.EvTick})
+	}
 	for len(evs) > 0 {
 		eff := r.machine.Step(now, evs, r.effects[:0])
 		clear(evs)
