@@ -25,6 +25,9 @@ var clusterBugs = []Bug{
 		{"test/sim/lease.go", "	may := n.mayAnswer()\n", "	may := true\n"},
 		{"replicate/grant.go", "	case !m.leased():\n		return \"no-lease\"\n", ""},
 	}},
+	{Name: "a status is of the last event", Test: "./replicate/runner -run TestAStatusKnowsThatTheLeaseIsOver", Edits: []Edit{
+		{"replicate/runner/turn.go", "		evs = append(evs, replicate.Event{Kind: replicate.EvTick})\n", ""},
+	}},
 	{Name: "the hold ends at the proposal", Oracle: "kept", Runs: 400, Took: 16, Edits: []Edit{
 		{"cluster/member/member.go", "			r.drop = true\n			m.views(view.Drop{Resource: r.name})\n", "			r.drop, r.want.Hold = true, false\n			m.views(view.Drop{Resource: r.name})\n"},
 		{"replicate/grant.go", "		g.Hold = g.Hold || old.Hold\n", ""},
