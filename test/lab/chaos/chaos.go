@@ -266,7 +266,7 @@ func (r *run) revive(ctx context.Context) error {
 	if r.db.alive() {
 		return nil
 	}
-	if !r.groups.outOfMemory(func(g *groups) *lab.Cgroup { return g.database }) {
+	if !r.groups.outOfMemory(databaseGroup) {
 		return fmt.Errorf("chaos: the database has ended by itself: %s", r.db.tail())
 	}
 	r.note("the database was killed for want of memory; restarted")

@@ -46,6 +46,8 @@ func (g *groups) release() error {
 	return g.each(func(c *lab.Cgroup) error { return c.SetLimit(0) })
 }
 
+func databaseGroup(g *groups) *lab.Cgroup { return g.database }
+
 // outOfMemory says whether the kernel has killed somebody in a group since the
 // last time it was asked.
 func (g *groups) outOfMemory(which func(*groups) *lab.Cgroup) bool {

@@ -156,7 +156,12 @@ func (r *run) demote(ctx context.Context, s *service) error {
 // move is a planned switch. Once nobody writes both replicas can become complete,
 // and only then the other one is promoted; unless there is one good copy only.
 func (r *run) move(ctx context.Context, s *service, onlyCopyThere bool) error {
-	if err := s.leave(ctx); err != nil {
+	err := s.leave(ctx)
+	if err != nil && s.app == r.db && r.groups.outOfMemory(databaseGroup) {
+		r.note("the database was killed for want of memory while it stopped: %v", err)
+		err = s.stop(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	if err := r.demote(ctx, s); err != nil {
