@@ -302,6 +302,9 @@ func (m *Machine) settleWrite(r *req) {
 			m.st.Dirty.Clear(first, n)
 		}
 	}
+	if r.broken && r.peer == done && !m.sound() {
+		m.peerOnly = true // it may be read from now on, as if it had been acknowledged
+	}
 	m.free(r)
 }
 
