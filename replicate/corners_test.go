@@ -289,4 +289,7 @@ func TestWriteThatEndedInAnErrorIsNotReadHereAlone(t *testing.T) {
 	if err, ok := s.replies[2]; !ok || err != OK {
 		t.Errorf("the read: answered %v with %v", ok, err)
 	}
+	if !s.m.peerOnly {
+		t.Error("the peer could lose it, and nobody would be told")
+	}
 }

@@ -162,6 +162,9 @@ var Bugs = []Bug{
 		{"replicate/link.go", "	m.seq = 0\n	if m.sound() {\n", "	m.seq = 0\n	m.peerInstance = m.peer.Instance\n	if m.sound() {\n"},
 	}},
 
+	{Name: "the peer loses what failed and was read, and nobody is told", Test: "./replicate -run TestWriteThatEndedInAnErrorIsNotReadHereAlone", Edits: []Edit{
+		{"replicate/primary.go", "		m.peerOnly = true // it may be read from now on, as if it had been acknowledged\n", ""},
+	}},
 	{Name: "let go at once of what failed on a bad replica", Test: "./replicate -run TestWriteThatEndedInAnErrorIsNotReadHereAlone", Edits: []Edit{
 		{"replicate/primary.go", "	if !r.broken || m.sound() {\n		m.unlock(r)\n	}\n", "	m.unlock(r)\n"},
 	}},
