@@ -20,6 +20,7 @@ const (
 type node struct {
 	toldFailed    bool // the disk's state as reported last: failed
 	toldSuspended bool // reported last: suspended
+	steppedAlone  bool // no data flowed when it stepped down last
 	w             *World
 	id            int
 	name          string

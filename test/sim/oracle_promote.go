@@ -112,12 +112,16 @@ func (n *node) toRecover(but *order) bool {
 }
 
 // demoted: a clean demotion flushed both replicas. One while suspended is not clean, also
-// if nothing was written that left a mark.
+// if nothing was written that left a mark. One without a peer holds for what was written,
+// which was raised for; what was only shown, no application had flushed.
 func (n *node) demoted() {
 	if n.judge.sb.Marks.Has(metadata.CrashedPrimary) || n.hadError || n.toldSuspended {
 		return // it could not
 	}
 	r := request{kind: replicate.ReqFlush, term: n.judge.term}
 	r.pend, r.seen = n.judge.marks()
+	if n.steppedAlone {
+		r.seen = 0
+	}
 	n.flushAcknowledged(&r)
 }

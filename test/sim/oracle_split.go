@@ -59,6 +59,9 @@ func (n *node) discard() {
 func (w *World) oracleReport(n *node, r *replicate.Report) {
 	switch r.Kind {
 	case replicate.ReportRole:
+		if n.primary {
+			n.steppedAlone = !n.inFlow() && !n.linked
+		}
 		n.primary = r.New == metadata.Primary.String()
 		n.toldSuspended = n.toldSuspended && !n.primary // (a demotion ends it without a word)
 		n.sleep = sleeper{}                             // a promotion asks for itself

@@ -42,4 +42,5 @@ var NamedSeeds = []NamedSeed{
 	{13210095731, "demoted-while-suspended", "async: the judge took the demotion of a suspended primary for a flush, because nothing had been written that would have left a mark"},
 	{13240010023, "demoted-while-suspended-again", "the same in memsync"},
 	{14130390087, "failed-and-read", "memsync, a primary that was being filled: a write that resume --error had ended reached both, was read, and was only in the peer's cache when that lost power; nobody was told of the loss"},
+	{14150189083, "demoted-alone", "two orders promoted both nodes at once; one of them showed what its peer had lost with its cache, wrote nothing, and was demoted: the judge took that for a flush of both, although nobody was connected"},
 }

@@ -114,6 +114,9 @@ var Bugs = []Bug{
 	{Name: "clear bits before the target flushed", Oracle: "durable", Runs: 600, Took: 31, Edits: []Edit{
 		{"replicate/sync.go", "	case s.phase == syncFlushing && !m.steppingDown() && m.roundsDone >= s.needRound:\n", "	case s.phase == syncFlushing && !m.steppingDown():\n"},
 	}},
+	{Name: "step down without a flush", Oracle: "durable", Runs: 200, Took: 54, Edits: []Edit{
+		{"replicate/roles.go", "			clean(m.roundsDone >= number) // both flushed; alone, the mark still tells what only this node has\n		})\n		m.startRound()\n", "			clean(true)\n		})\n		_ = number\n"},
+	}},
 	{Name: "mark only in-flight requests at peer loss", Oracle: "equal", Runs: 600, Took: 15, Edits: []Edit{
 		{"replicate/link.go", "		m.st.Lose()\n", "		for _, r := range m.active {\n			if r.kind.logged() {\n				m.st.Dirty.Set(metadata.Touched(r.off, r.length))\n			}\n		}\n"},
 	}},
