@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"strings"
 	"testing"
 
 	"hastd/metadata"
@@ -291,5 +292,59 @@ func TestWriteThatEndedInAnErrorIsNotReadHereAlone(t *testing.T) {
 	}
 	if !s.m.peerOnly {
 		t.Error("the peer could lose it, and nobody would be told")
+	}
+}
+
+// A write that resume --error ended is on this disk and is read. Then the disk fails, and
+// the connection goes before the peer got the write: the peer goes on without it, and the
+// next flush says so.
+func TestWriteThatFailedAndWasReadIsLostWithTheDisk(t *testing.T) {
+	s := newScript(t, scriptSuper())
+	s.silently(func() {
+		s.primary()
+		s.write(1, 0, block)
+		for s.m.journal > 0 {
+			s.done("commit")
+		}
+		s.done("disk write")
+		s.order(Command{Kind: CmdSuspend})
+		s.order(Command{Kind: CmdResume, WithError: true})
+		s.order(Command{Kind: CmdResume})
+		s.request(ReqRead, 2, 0, block)
+		s.done("disk read")
+		s.write(3, 1<<19, block)
+		for s.m.journal > 0 {
+			s.done("commit")
+		}
+		s.fails("disk write", "I/O error")
+		s.loses("cut")
+		s.up()
+		s.settle()
+		s.request(ReqFlush, 4, 0, 0)
+		s.settle()
+		s.request(ReqFlush, 5, 0, 0)
+		s.settle()
+	})
+	if s.replies[1] == OK || s.replies[2] != OK {
+		t.Fatalf("replies %v", s.replies)
+	}
+	if err, ok := s.replies[4]; !ok || err == OK {
+		t.Errorf("the first flush: answered %v with %v", ok, err)
+	}
+	if err, ok := s.replies[5]; !ok || err != OK {
+		t.Errorf("the second flush: answered %v with %v", ok, err)
+	}
+}
+
+// An order to resume that is the first thing after a standstill is about the lease that
+// ended meanwhile.
+func TestResumeAfterAStandstillIsAboutTheLease(t *testing.T) {
+	s := leader(t)
+	s.silently(func() {
+		s.now += lease
+		s.order(Command{Kind: CmdResume})
+	})
+	if s.m.suspended != "no-lease" || !strings.Contains(s.refusal(), "no-lease") {
+		t.Errorf("suspended %q, answered %q", s.m.suspended, s.refusal())
 	}
 }

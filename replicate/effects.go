@@ -124,7 +124,7 @@ const (
 	ReportSuspended                          // New: reason
 	ReportResumed
 	ReportRepaired // a block that could not be read was mended from the peer: Off, Bytes
-	ReportDataLoss // what a peer had acknowledged and not flushed is gone: Reason
+	ReportDataLoss // what could be read, and was not flushed, is gone: Reason
 	ReportForced   // a promotion against advice
 	ReportWarning  // Reason
 	ReportVerdict  // what an agreement concluded: New, Reason; for debugging and tests

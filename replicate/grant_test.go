@@ -24,6 +24,11 @@ func quorate(t *testing.T, change ...func(c *Config)) *script {
 func (s *script) grants(g Grant) string {
 	s.t.Helper()
 	s.order(Command{Kind: CmdGrant, Grant: &g})
+	return s.refusal()
+}
+
+// refusal is why the order of the last step was refused, "" if none was.
+func (s *script) refusal() string {
 	for i := range s.out {
 		if e := &s.out[i]; e.Kind == EffAnswer && e.Refusal != nil {
 			return e.Refusal.Text

@@ -73,7 +73,7 @@ func (m *Machine) lead() {
 	}
 	if (m.peerOnly || m.peerOnlyOld) && m.peer.Instance != m.peerInstance {
 		m.peerOnly, m.peerOnlyOld, m.lossy = false, false, true
-		m.report(Report{Kind: ReportDataLoss, Reason: m.cfg.Peer + " lost writes that it had acknowledged and not flushed, and this node has no copy of them: the next flush fails"})
+		m.report(Report{Kind: ReportDataLoss, Reason: m.cfg.Peer + " lost writes that it had not flushed, and this node has no copy of them: the next flush fails"})
 	}
 	m.peerInstance = m.peer.Instance
 	m.repeatRound()
@@ -188,7 +188,7 @@ func (m *Machine) part(reason string) {
 }
 
 func (m *Machine) partPrimary() {
-	unconfirmed := false
+	unconfirmed, shown := false, false // acknowledged; failed, and read perhaps
 	m.owed = false
 	for _, r := range m.unanswered() {
 		received := r.peer == inMemory
@@ -202,6 +202,7 @@ func (m *Machine) partPrimary() {
 			owed := received && m.cfg.NeedLease && m.grant.Hold
 			m.owed = m.owed || owed && !r.broken
 			unconfirmed = unconfirmed || !owed && !r.broken
+			shown = shown || !owed && r.broken && r.at < 0
 			m.settleWrite(r)
 		}
 	}
@@ -211,16 +212,20 @@ func (m *Machine) partPrimary() {
 		}
 	}
 	switch {
-	case !unconfirmed:
-	case m.badDisk && !m.marked:
+	case !unconfirmed && !shown:
+	case unconfirmed && m.badDisk && !m.marked:
 		// The peer never got what async had acknowledged: this disk, failed as it
 		// is, has the only copy, and the peer must not go on in its place.
 		m.badDisk = false
 		m.warn("writes that were acknowledged had not reached " + m.cfg.Peer + " when the disk failed: only this disk has them")
 	case !m.sound():
 		m.lossy = true
-		m.report(Report{Kind: ReportDataLoss, Reason: "writes that were acknowledged had not reached " + m.cfg.Peer + ", and this node has no good copy of them: the next flush fails"})
-	case !m.marks().Has(metadata.Raised):
+		what := "writes that were acknowledged"
+		if !unconfirmed {
+			what = "writes that failed, and could be read all the same,"
+		}
+		m.report(Report{Kind: ReportDataLoss, Reason: what + " had not reached " + m.cfg.Peer + ", and this node has no good copy of them: the next flush fails"})
+	case unconfirmed && !m.marks().Has(metadata.Raised):
 		m.raise()
 	}
 	m.repeatRound()

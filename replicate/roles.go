@@ -610,6 +610,7 @@ func (m *Machine) onSuspend(c *Command) {
 }
 
 func (m *Machine) onResume(c *Command) {
+	m.suspension() // it may have begun while this process stood still
 	if m.suspended == "" {
 		m.finish(c, &Refusal{RefusedPolicy, "nothing is suspended", ""})
 		return

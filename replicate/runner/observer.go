@@ -168,7 +168,7 @@ func (w *observer) words(t *telling) (kind string, level slog.Level, text string
 		kind, text, level = "repaired", "A block that could not be read was mended from the peer.", slog.LevelWarn
 		attrs = append(attrs, slog.Int64("offset", t.Off), slog.Int64("bytes", t.Bytes))
 	case replicate.ReportDataLoss:
-		kind, text, level = "data-loss", "Data that was acknowledged is lost.", slog.LevelError
+		kind, text, level = "data-loss", "Data is lost.", slog.LevelError
 	case replicate.ReportForced:
 		kind, text, level = "forced", "Promoted against advice.", slog.LevelWarn
 	case replicate.ReportWarning:

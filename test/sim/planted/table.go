@@ -114,6 +114,12 @@ var Bugs = []Bug{
 	{Name: "clear bits before the target flushed", Oracle: "durable", Runs: 600, Took: 31, Edits: []Edit{
 		{"replicate/sync.go", "	case s.phase == syncFlushing && !m.steppingDown() && m.roundsDone >= s.needRound:\n", "	case s.phase == syncFlushing && !m.steppingDown():\n"},
 	}},
+	{Name: "forget what failed and was read when the disk fails too", Test: "./replicate -run TestWriteThatFailedAndWasReadIsLostWithTheDisk", Edits: []Edit{
+		{"replicate/link.go", "			shown = shown || !owed && r.broken && r.at < 0\n", "			shown = shown || false\n"},
+	}},
+	{Name: "resume by what held before a standstill", Test: "./replicate -run TestResumeAfterAStandstillIsAboutTheLease", Edits: []Edit{
+		{"replicate/roles.go", "	m.suspension() // it may have begun while this process stood still\n", ""},
+	}},
 	{Name: "step down without a flush", Oracle: "durable", Runs: 200, Took: 54, Edits: []Edit{
 		{"replicate/roles.go", "			clean(m.roundsDone >= number) // both flushed; alone, the mark still tells what only this node has\n		})\n		m.startRound()\n", "			clean(true)\n		})\n		_ = number\n"},
 	}},
