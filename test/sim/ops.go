@@ -459,7 +459,7 @@ func (n *node) readWindow(e *replicate.Effect, ev *replicate.Event) {
 			differs = differs || (hashes.stamps[at*sectorsPerBlock+i]^s)&^lieMark != 0
 			zero = zero && s == 0
 		}
-		if !differs && n.w.prof.Lies {
+		if !differs && (n.w.prof.Lies || n.w.prof.MetaLies) {
 			n.foundEqual(hashes, b, at, st)
 		}
 		if differs {

@@ -30,6 +30,9 @@ func (n *node) oracleOverwrite() {
 	if w.prof.Mode == replicate.Async || p.judge.wild || j.wild || p.judge.sb.Marks.Has(metadata.Forced) {
 		return
 	}
+	if p.judge.sb.Resuid != j.sb.Resuid {
+		return // a person made the one anew that this node agreed with, and slept
+	}
 	for s, f := range j.floor {
 		g := p.judge.floor[s]
 		if f == g || f == 0 || !p.consistent() {

@@ -43,4 +43,7 @@ var NamedSeeds = []NamedSeed{
 	{13240010023, "demoted-while-suspended-again", "the same in memsync"},
 	{14130390087, "failed-and-read", "memsync, a primary that was being filled: a write that resume --error had ended reached both, was read, and was only in the peer's cache when that lost power; nobody was told of the loss"},
 	{14150189083, "demoted-alone", "two orders promoted both nodes at once; one of them showed what its peer had lost with its cache, wrote nothing, and was demoted: the judge took that for a flush of both, although nobody was connected"},
+	{16080296411, "agreed-with-what-is-no-more", "a node slept over the agreement to be copied to, and when it woke and marked its replica, the other had been made anew and had an identity of its own: the judge compared the two"},
+	{16090282582, "agreed-with-what-is-no-more-again", "the same, with two pairs"},
+	{16100140053, "zeroes-that-lie", "a disk lied about its log, so a block of zeroes may be wrong; made equal to a new replica that was zero there too, it lost the mark of that: marks of blocks found equal travelled only where disks lie about data"},
 }
