@@ -261,6 +261,20 @@ func TestStatusOfTwoSecondariesSaysWhoIsToBePrimary(t *testing.T) {
 	}
 }
 
+// endedInAnError is a write to the first block that this disk has, and that resume --error
+// ended while it was on its way to the peer.
+func (s *script) endedInAnError(req ReqID) {
+	s.t.Helper()
+	s.write(req, 0, block)
+	for s.m.journal > 0 {
+		s.done("commit")
+	}
+	s.done("disk write")
+	s.order(Command{Kind: CmdSuspend})
+	s.order(Command{Kind: CmdResume, WithError: true})
+	s.order(Command{Kind: CmdResume})
+}
+
 // A write that resume --error ended is on this disk, and may never come to the peer whose
 // data a primary with a bad replica shows: nobody reads it before the peer has it too.
 func TestWriteThatEndedInAnErrorIsNotReadHereAlone(t *testing.T) {
@@ -272,14 +286,7 @@ func TestWriteThatEndedInAnErrorIsNotReadHereAlone(t *testing.T) {
 		if s.m.phase != linked || s.m.sync.direction != fromPeer {
 			t.Fatalf("phase %v, sync %v", s.m.phase, s.m.sync.direction)
 		}
-		s.write(1, 0, block)
-		for s.m.journal > 0 {
-			s.done("commit")
-		}
-		s.done("disk write")
-		s.order(Command{Kind: CmdSuspend})
-		s.order(Command{Kind: CmdResume, WithError: true})
-		s.order(Command{Kind: CmdResume})
+		s.endedInAnError(1)
 		s.request(ReqRead, 2, 0, block)
 		s.none("disk read")
 		if err, ok := s.replies[1]; !ok || err == OK {
@@ -302,14 +309,7 @@ func TestWriteThatFailedAndWasReadIsLostWithTheDisk(t *testing.T) {
 	s := newScript(t, scriptSuper())
 	s.silently(func() {
 		s.primary()
-		s.write(1, 0, block)
-		for s.m.journal > 0 {
-			s.done("commit")
-		}
-		s.done("disk write")
-		s.order(Command{Kind: CmdSuspend})
-		s.order(Command{Kind: CmdResume, WithError: true})
-		s.order(Command{Kind: CmdResume})
+		s.endedInAnError(1)
 		s.request(ReqRead, 2, 0, block)
 		s.done("disk read")
 		s.write(3, 1<<19, block)

@@ -106,6 +106,9 @@ var Bugs = []Bug{
 	{Name: "skip the flush of a component", Test: "./blockdev -run TestComponentFlush", Edits: []Edit{
 		{"blockdev/component.go", "		err := unix.Fdatasync(c.fd)\n", "		var err error\n"},
 	}},
+	{Name: "step down without a flush", Oracle: "durable", Runs: 200, Took: 54, Edits: []Edit{
+		{"replicate/roles.go", "			clean(m.roundsDone >= number) // both flushed; alone, the mark still tells what only this node has\n		})\n		m.startRound()\n", "			clean(true)\n		})\n		_ = number\n"},
+	}},
 
 	// The dirty map and the log.
 	{Name: "clear a bit after a partial write", Oracle: "equal", Runs: 300, Took: 17, Edits: []Edit{
@@ -113,15 +116,6 @@ var Bugs = []Bug{
 	}},
 	{Name: "clear bits before the target flushed", Oracle: "durable", Runs: 600, Took: 31, Edits: []Edit{
 		{"replicate/sync.go", "	case s.phase == syncFlushing && !m.steppingDown() && m.roundsDone >= s.needRound:\n", "	case s.phase == syncFlushing && !m.steppingDown():\n"},
-	}},
-	{Name: "forget what failed and was read when the disk fails too", Test: "./replicate -run TestWriteThatFailedAndWasReadIsLostWithTheDisk", Edits: []Edit{
-		{"replicate/link.go", "			shown = shown || !owed && r.broken && r.at < 0\n", "			shown = shown || false\n"},
-	}},
-	{Name: "resume by what held before a standstill", Test: "./replicate -run TestResumeAfterAStandstillIsAboutTheLease", Edits: []Edit{
-		{"replicate/roles.go", "	m.suspension() // it may have begun while this process stood still\n", ""},
-	}},
-	{Name: "step down without a flush", Oracle: "durable", Runs: 200, Took: 54, Edits: []Edit{
-		{"replicate/roles.go", "			clean(m.roundsDone >= number) // both flushed; alone, the mark still tells what only this node has\n		})\n		m.startRound()\n", "			clean(true)\n		})\n		_ = number\n"},
 	}},
 	{Name: "mark only in-flight requests at peer loss", Oracle: "equal", Runs: 600, Took: 15, Edits: []Edit{
 		{"replicate/link.go", "		m.st.Lose()\n", "		for _, r := range m.active {\n			if r.kind.logged() {\n				m.st.Dirty.Set(metadata.Touched(r.off, r.length))\n			}\n		}\n"},
@@ -173,6 +167,12 @@ var Bugs = []Bug{
 
 	{Name: "the peer loses what failed and was read, and nobody is told", Test: "./replicate -run TestWriteThatEndedInAnErrorIsNotReadHereAlone", Edits: []Edit{
 		{"replicate/primary.go", "		m.peerOnly = true // it may be read from now on, as if it had been acknowledged\n", ""},
+	}},
+	{Name: "forget what failed and was read when the disk fails too", Test: "./replicate -run TestWriteThatFailedAndWasReadIsLostWithTheDisk", Edits: []Edit{
+		{"replicate/link.go", "			shown = shown || !owed && r.broken && r.at < 0\n", "			shown = shown || false\n"},
+	}},
+	{Name: "resume by what held before a standstill", Test: "./replicate -run TestResumeAfterAStandstillIsAboutTheLease", Edits: []Edit{
+		{"replicate/roles.go", "	m.suspension() // it may have begun while this process stood still\n", ""},
 	}},
 	{Name: "let go at once of what failed on a bad replica", Test: "./replicate -run TestWriteThatEndedInAnErrorIsNotReadHereAlone", Edits: []Edit{
 		{"replicate/primary.go", "	if !r.broken || m.sound() {\n		m.unlock(r)\n	}\n", "	m.unlock(r)\n"},
